@@ -1,0 +1,89 @@
+"""Source to module: an on-disk cache keyed by content, and loading that runs nothing but the given text."""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+import os
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+from mlbtc.errors import CodegenError
+
+_PREFIX = "mlbtc_emitted_"
+
+
+def cache_directory() -> Path:
+    """Return where emitted source is kept: `$MLBTC_CACHE`, else `mlbtc` in the user's cache directory."""
+    chosen = os.environ.get("MLBTC_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "mlbtc"
+
+
+def load_source(source: str) -> types.ModuleType:
+    """Load Python source as a module, once per process and content.
+
+    The text is stored under its hash, so that tracebacks and debuggers can show it. What runs is always the text given
+    here: a file that was changed since is written anew, never executed.
+
+    Args:
+        source: the text of a module that imports nothing but torch.
+
+    Raises:
+        CodegenError: the text does not compile or cannot be stored.
+    """
+    digest = hashlib.sha256(source.encode()).hexdigest()[:32]
+    name = _PREFIX + digest
+    if name in sys.modules:
+        return sys.modules[name]
+    path = cache_directory() / f"{name}.py"
+    _store(path, source)
+    module = types.ModuleType(name)
+    module.__file__ = str(path)
+    try:
+        code = compile(source, str(path), "exec")
+    except SyntaxError as error:
+        raise CodegenError(f"the emitted source does not compile: {error}") from error
+    linecache.cache[str(path)] = (len(source), None, source.splitlines(keepends=True), str(path))
+    # Registered before it runs, so that classes find their own module (pickle, inspect).
+    sys.modules[name] = module
+    try:
+        exec(code, module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _store(path: Path, source: str) -> None:
+    try:
+        if path.is_file() and path.read_text(encoding="utf-8") == source:
+            return
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(path, source)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CodegenError(
+            f"cannot write to the cache {path.parent}: {reason}; set MLBTC_CACHE to a folder that can be written"
+        ) from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file under a temporary name in the same folder, then rename it.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written.
+    """
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

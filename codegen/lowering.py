@@ -1,0 +1,255 @@
+"""Plan to program: each pairwise step becomes one (batched) matrix product between reshapes that cost little.
+
+The layout rule, measured on BTT (design: "What the torch target should know"): factors stand on the left with tokens
+innermost, so that the transposition between two steps moves long runs; the last step puts tokens first, so that its
+result is almost the layout of the output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from mlbtc.codegen.program import (
+    TOKENS_DIM,
+    Add,
+    Arrange,
+    Dim,
+    Instruction,
+    Matmul,
+    Multiply,
+    Order,
+    Parameter,
+    Program,
+    Scale,
+    Shape,
+    Sum,
+    Take,
+    Value,
+)
+from mlbtc.errors import PlanError
+from mlbtc.plan.build import LevelPlan, Plan
+from mlbtc.plan.step import TOKENS, Step
+from mlbtc.spec.language import MLBTC, Level
+
+Groups = tuple[tuple[str, ...], ...]
+
+
+def lower(spec: MLBTC, plan: Plan) -> Program:
+    """Turn a plan with numbers for sizes into a program.
+
+    Raises:
+        PlanError: a size is still symbolic.
+    """
+    if spec.symbols:
+        raise PlanError(
+            f"{spec.name!r} has the open symbols {', '.join(spec.symbols)}: bind them first, "
+            f"for instance spec.bind({spec.symbols[0]}=1024)"
+        )
+    builder = _Builder(spec)
+    for number, (level, level_plan) in enumerate(zip(spec.levels, plan.levels, strict=True)):
+        builder.add_level(number, level, level_plan)
+    return builder.program()
+
+
+class _Builder:
+    """Collects instructions; names are t1, t2, ... over the whole program."""
+
+    def __init__(self, spec: MLBTC) -> None:
+        self.shape = (int(spec.shape[0]), int(spec.shape[1]))
+        self.levels: list[tuple[Instruction, ...]] = []
+        self.current: list[Instruction] = []
+        self.parameters: list[Parameter] = []
+        self.orders: list[Order] = []
+        self.sizes: dict[str, int] = {}
+        self.count = 0
+        self.total: str | None = None
+
+    def program(self) -> Program:
+        assert self.total is not None
+        return Program(self.shape, tuple(self.parameters), tuple(self.orders), tuple(self.levels), self.total)
+
+    # Values -----------------------------------------------------------------------------------------------------
+
+    def value(self, groups: Sequence[Sequence[str]], name: str | None = None) -> Value:
+        self.count += name is None
+        kept = tuple(tuple(group) for group in groups)
+        indices = tuple(i for group in kept for i in group)
+        return Value(name or f"t{self.count}", indices, kept, tuple(self.dim(group) for group in kept))
+
+    def dim(self, group: Sequence[str]) -> Dim:
+        if TOKENS not in group:
+            return math.prod(self.sizes[i] for i in group)
+        rest = math.prod(self.sizes[i] for i in group if i != TOKENS)
+        return TOKENS_DIM if rest == 1 else f"{rest} * {TOKENS_DIM}"
+
+    def solid(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Leave out indices of size 1: they carry nothing."""
+        return tuple(i for i in names if i == TOKENS or self.sizes[i] > 1)
+
+    # Levels -----------------------------------------------------------------------------------------------------
+
+    def add_level(self, number: int, level: Level, plan: LevelPlan) -> None:
+        self.current = []
+        self.sizes = {name: int(size) for name, size in plan.sizes}
+        live = self.operands(number, level, plan)
+        for position, step in enumerate(plan.steps):
+            last = position == len(plan.steps) - 1
+            live[step.result.name] = self.step(step, live, last)
+        result = self.arrange(live[plan.steps[-1].result.name], ((TOKENS,), self.solid(plan.output[1:])))
+        if level.rows is not None:
+            result = self.take(result, Order(f"level{number}_rows", level.rows, self.shape[0], True))
+        if level.scale != 1:
+            scaled = self.value(result.groups)
+            self.current.append(Scale(scaled, result.name, level.scale))
+            result = scaled
+        if self.total is not None:
+            total = self.value(result.groups)
+            self.current.append(Add(total, self.total, result.name))
+            result = total
+        self.total = result.name
+        self.levels.append(tuple(self.current))
+
+    def operands(self, number: int, level: Level, plan: LevelPlan) -> dict[str, Value]:
+        live = {}
+        fan_in, last = _fan_in(plan, self.sizes)
+        for factor in plan.factors:
+            name = f"level{number}_factor{factor.name[1:]}"
+            shape = tuple(self.sizes[i] for i in factor.indices)
+            self.parameters.append(
+                Parameter(name, shape, factor.indices, fan_in[factor.name], factor.name == last)
+            )
+            # Stored with every index a dimension of its own; those of size 1 go when it is first arranged.
+            live[factor.name] = Value(f"self.{name}", factor.indices, tuple((i,) for i in factor.indices), shape)
+        x = self.value(((TOKENS,), self.solid(plan.activation.indices[1:])), "x")
+        if level.columns is not None:
+            x = self.take(x, Order(f"level{number}_columns", level.columns, self.shape[1], False))
+        live["x"] = x
+        return live
+
+    def take(self, source: Value, order: Order) -> Value:
+        # y[rows[i]] = z[i] is a gather with the inverse order, x_level[j] = x[columns[j]] one with the order itself.
+        self.orders.append(order)
+        result = self.value(source.groups)
+        self.current.append(Take(result, source.name, f"self.{order.name}"))
+        return result
+
+    # Steps ------------------------------------------------------------------------------------------------------
+
+    def step(self, step: Step, live: dict[str, Value], last: bool) -> Value:
+        x = live[step.left.name]
+        if step.right is None:
+            return self.reduce(x, [i for i in x.indices if i not in step.result.indices])
+        w = live[step.right.name]
+        kept = set(step.result.indices)
+        x = self.reduce(x, [i for i in x.indices if i not in kept and i not in w.indices])
+        w = self.reduce(w, [i for i in w.indices if i not in kept and i not in x.indices])
+        x_names, w_names = self.solid(x.indices), self.solid(w.indices)
+        batch = tuple(i for i in x_names if i in w_names and i in kept)
+        summed = tuple(i for i in x_names if i in w_names and i not in kept)
+        m = tuple(i for i in w_names if i not in x_names)
+        n = tuple(i for i in x_names if i not in w_names and i != TOKENS) + ((TOKENS,) if TOKENS in x_names else ())
+        if not summed:
+            return self.multiply(x, w, batch, m, n)
+        return self.matmul(x, w, batch, summed, m, n, last)
+
+    def matmul(
+        self, x: Value, w: Value, batch: tuple[str, ...], summed: tuple[str, ...], m: tuple[str, ...],
+        n: tuple[str, ...], tokens_first: bool,
+    ) -> Value:  # fmt: skip
+        lead: Groups = (batch,) if batch else ()
+        if tokens_first:
+            left, right = self.arrange(x, (*lead, n, summed)), self.arrange(w, (*lead, summed, m))
+            result = self.value((*lead, n, m))
+        else:
+            left, right = self.arrange(w, (*lead, m, summed)), self.arrange(x, (*lead, summed, n))
+            result = self.value((*lead, m, n))
+        self.current.append(Matmul(result, left.name, right.name, bool(batch)))
+        return result
+
+    def multiply(
+        self, x: Value, w: Value, batch: tuple[str, ...], m: tuple[str, ...], n: tuple[str, ...]
+    ) -> Value:
+        """Multiply without a sum; tokens lead, so that a diagonal needs no transposition."""
+        rest = n[:-1] if n and n[-1] == TOKENS else n
+        if m or rest:
+            lead: Groups = ((TOKENS,),) if TOKENS in n else ()
+            left = self.arrange(x, (*lead, batch, rest, ()))
+            right = self.arrange(w, (batch, (), m))
+            result = self.value((*lead, batch, rest, m))
+        else:
+            lead = ((TOKENS,),) if TOKENS in n else ()
+            left, right = self.arrange(x, (*lead, batch)), self.arrange(w, (batch,))
+            result = self.value((*lead, batch))
+        self.current.append(Multiply(result, left.name, right.name))
+        return result
+
+    def reduce(self, source: Value, names: list[str]) -> Value:
+        if not names:
+            return source
+        split = self.arrange(source, tuple((i,) for i in source.indices))
+        dims = tuple(split.indices.index(i) for i in names)
+        result = self.value(tuple((i,) for i in split.indices if i not in names))
+        self.current.append(Sum(result, split.name, dims))
+        return result
+
+    def arrange(self, source: Value, groups: Sequence[Sequence[str]]) -> Value:
+        """Bring a value into `groups` with as few dimensions in between as possible."""
+        wanted = tuple(tuple(group) for group in groups)
+        order = [i for group in wanted for i in group]
+        result = self.value(wanted)
+        have = [i for i in source.indices if i in order]  # indices of size 1 may go
+        runs = _runs(have, order, wanted)
+        in_source = sorted(runs, key=lambda run: have.index(run[0]))
+        permutation = tuple(in_source.index(run) for run in runs)
+        moved = permutation != tuple(range(len(runs)))
+        split = tuple(self.dim(run) for run in in_source)
+        after = tuple(split[p] for p in permutation) if moved else source.shape
+        if not moved and result.shape == source.shape:
+            self.count -= 1
+            return Value(source.name, result.indices, result.groups, result.shape)
+        step = Arrange(
+            result,
+            source.name,
+            split if moved and split != source.shape else None,
+            permutation if moved else None,
+            result.shape if after != result.shape else None,
+        )
+        self.current.append(step)
+        return result
+
+
+def _runs(have: list[str], order: list[str], groups: Groups) -> list[tuple[str, ...]]:
+    """Cut `order` into runs that are neighbours in `have` too and lie inside one group."""
+    ends = set()
+    position = 0
+    for group in groups:
+        position += len(group)
+        ends.add(position)
+    runs: list[list[str]] = []
+    for place, name in enumerate(order):
+        follows = runs and place not in ends and have.index(name) == have.index(runs[-1][-1]) + 1
+        if follows:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return [tuple(run) for run in runs]
+
+
+def _fan_in(plan: LevelPlan, sizes: dict[str, int]) -> tuple[dict[str, int], str]:
+    """Return for each factor over how many terms its step sums, and the factor of the last step that has one."""
+    names = {factor.name for factor in plan.factors}
+    fan_in = dict.fromkeys(names, 1)
+    last = plan.factors[0].name
+    for step in plan.steps:
+        for operand in (step.left, step.right):
+            if operand is not None and operand.name in names:
+                gone = {i for o in (step.left, step.right) if o for i in o.indices} - set(step.result.indices)
+                fan_in[operand.name] = math.prod(sizes[i] for i in gone if i in operand.indices)
+                last = operand.name
+    return fan_in, last
+
+
+def shape_text(shape: Shape) -> str:
+    """Return a shape as the arguments of a call."""
+    return ", ".join(map(str, shape))

@@ -1,0 +1,108 @@
+"""Matrix specs to source and modules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlbtc.analysis import Report, analyze
+from mlbtc.codegen.emit_torch import emit_matrix
+from mlbtc.codegen.loading import load_source
+from mlbtc.codegen.lowering import lower
+from mlbtc.errors import BackendError
+from mlbtc.graph import build_graph, check
+from mlbtc.plan import Plan, build_plan
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.naming import class_name as class_name_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+TARGETS = ("torch",)
+"""Targets that this version can emit."""
+
+
+def check_target(target: str) -> None:
+    """Refuse a target that this version cannot emit.
+
+    Raises:
+        BackendError: naming those that work.
+    """
+    if target not in (*TARGETS, "auto"):
+        raise BackendError(f"target {target!r} is not available in this version; available: {', '.join(TARGETS)}")
+
+
+def generate_matrix(
+    spec: MLBTC, *, class_name: str | None = None, target: str = "auto", tokens: int | None = None
+) -> str:
+    """Return the source of a module for a matrix spec; it imports torch only.
+
+    Args:
+        spec: a spec whose symbols are bound or have defaults.
+        class_name: the name of the class; None makes one of the spec's name.
+        target: "torch", or "auto" for the best one available.
+        tokens: the number of tokens per call for which the order of contractions is best; None for one.
+
+    Raises:
+        PlanError: a symbol has no value.
+        GraphError: the spec is not a matrix.
+        BackendError: the target is not available.
+    """
+    check_target(target)
+    bound = spec.bind_defaults()
+    plan = build_plan(check(build_graph(bound)), for_tokens=tokens or 1)
+    program = lower(bound, plan)
+    report = analyze(bound)
+    assert isinstance(report, Report)
+    comments = tuple(str(level) for level in bound.levels)
+    summary = f"{bound.name}: a {bound.shape[0]} x {bound.shape[1]} structured matrix, emitted by mlbtc. Needs torch only."
+    return emit_matrix(program, summary, _header(bound, plan, report), comments, class_name or class_name_of(bound.name))
+
+
+def _header(spec: MLBTC, plan: Plan, report: Report) -> tuple[str, ...]:
+    per_token = report.bind(T=1)
+    dense = dict(per_token.dense)
+    costs = [
+        f"parameters  {int(report.parameters):,} (dense {int(dense['parameters']):,})",
+        f"MACs        {int(per_token.macs):,} per token (dense {int(dense['macs']):,})",
+        f"rank        {int(report.rank):,} ({report.certainty}: {report.reason})",
+    ]
+    steps = [f"level {number}: {step}" for number, level in enumerate(plan.levels) for step in level.steps]
+    parts = [("Spec", spec.to_yaml().rstrip().splitlines()), ("Costs", costs), ("Plan for T tokens", steps)]
+    lines: list[str] = []
+    for title, body in parts:
+        lines += [*([""] if lines else []), f"{title}:", *(f"    {line}" for line in body)]
+    return tuple(lines)
+
+
+def compile_matrix(
+    spec: MLBTC,
+    *,
+    bias: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    tokens: int | None = None,
+    target: str = "auto",
+) -> nn.Module:
+    """Return a module that multiplies by the matrix, (..., in) to (..., out).
+
+    Its source is emitted, stored in the cache and loaded from there; `module.source` shows it, `module.spec` is the
+    spec with its symbols bound.
+
+    Args:
+        spec: a spec whose symbols are bound or have defaults.
+        bias: whether to add a learnable vector.
+        device: where parameters are made.
+        dtype: of the parameters.
+        tokens: as for `generate_matrix`.
+        target: as for `generate_matrix`.
+
+    Raises:
+        PlanError, GraphError, BackendError: as for `generate_matrix`.
+    """
+    name = class_name_of(spec.name)
+    source = generate_matrix(spec, class_name=name, target=target, tokens=tokens)
+    module: Any = getattr(load_source(source), name)(bias=bias, device=device, dtype=dtype)
+    module.spec = spec.bind_defaults()
+    module.source = source
+    return module  # type: ignore[no-any-return]

@@ -1,0 +1,153 @@
+"""Programs: the tensor operations that carry out a plan, in order, with shapes, for any target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TOKENS_DIM = "tokens"
+"""The one dimension of a program that is not a number."""
+
+Dim = int | str
+Shape = tuple[Dim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor of a program.
+
+    Attributes:
+        name: its variable.
+        indices: index names in memory order, without those of size 1.
+        groups: how the indices are grouped into dimensions.
+        shape: one dimension per group.
+    """
+
+    name: str
+    indices: tuple[str, ...]
+    groups: tuple[tuple[str, ...], ...]
+    shape: Shape
+
+    @property
+    def comment(self) -> str:
+        """The dimensions in index names: `c (b s) T`."""
+        parts = [group[0] if len(group) == 1 else f"({' '.join(group)})" if group else "1" for group in self.groups]
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """`result[..., i] = source[..., order[i]]` with a stored order."""
+
+    result: Value
+    source: str
+    order: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arrange:
+    """`source`, split into `split`, permuted, merged into the result's shape; None leaves a part out."""
+
+    result: Value
+    source: str
+    split: Shape | None
+    permutation: tuple[int, ...] | None
+    merge: Shape | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """`source` summed over dimensions."""
+
+    result: Value
+    source: str
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Matmul:
+    """A matrix product, batched where the operands have three dimensions.
+
+    `macs` is per token, so that a program can be compared with its plan.
+    """
+
+    result: Value
+    left: str
+    right: str
+    batched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Multiply:
+    """An elementwise product with broadcasting."""
+
+    result: Value
+    left: str
+    right: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """`factor * source`."""
+
+    result: Value
+    source: str
+    factor: float | int
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """`left + right`."""
+
+    result: Value
+    left: str
+    right: str
+
+
+Instruction = Take | Arrange | Sum | Matmul | Multiply | Scale | Add
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A factor as stored: its shape in the order of the spec, and the fan-in of the product it takes part in."""
+
+    name: str
+    shape: tuple[int, ...]
+    indices: tuple[str, ...]
+    fan_in: int
+    last_of_level: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A stored gather order that realises one side of a permutation."""
+
+    name: str
+    permutation: str | tuple[int, ...]
+    size: int
+    inverse: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The operations that turn `x` (tokens, in) into `y` (tokens, out).
+
+    Attributes:
+        shape: `(out, in)`.
+        parameters: the factors.
+        orders: stored permutations.
+        levels: for each level its instructions; the last value of each is (tokens, out).
+        result: the name of the last value.
+    """
+
+    shape: tuple[int, int]
+    parameters: tuple[Parameter, ...]
+    orders: tuple[Order, ...]
+    levels: tuple[tuple[Instruction, ...], ...]
+    result: str
+
+    def __str__(self) -> str:
+        lines = [f"program for ({self.shape[0]} x {self.shape[1]})"]
+        for number, level in enumerate(self.levels):
+            lines.append(f"  level {number}")
+            lines += [f"    {i.result.name}[{i.result.comment}] <- {type(i).__name__.lower()}" for i in level]
+        return "\n".join(lines)

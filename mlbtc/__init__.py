@@ -1,0 +1,45 @@
+"""mlbtc compiles structured matrices: a short spec in, cost reports, readable source and attention layers out.
+
+The names below are the public face. Those that need torch are resolved on first use, so that `import mlbtc` and
+`mlbtc analyze` never import it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mlbtc.spec import MLBTC, AttentionSpec, Level, families, load, loads, symbol
+
+if TYPE_CHECKING:
+    from mlbtc.analysis import analyze
+    from mlbtc.compiler import compile, generate
+
+__version__ = "0.1.0"
+
+_LAZY = {"analyze": "mlbtc.analysis", "compile": "mlbtc.compiler", "generate": "mlbtc.compiler"}
+_LAZY_MODULES = ("analysis", "attention", "codegen", "errors", "training", "benchmarks")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    if name in _LAZY_MODULES:
+        return import_module(f"mlbtc.{name}")
+    raise AttributeError(f"module 'mlbtc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_LAZY_MODULES})
+
+
+__all__ = [
+    "MLBTC",
+    "AttentionSpec",
+    "Level",
+    "analyze",
+    "compile",
+    "families",
+    "generate",
+    "load",
+    "loads",
+    "symbol",
+]

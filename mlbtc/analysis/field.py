@@ -1,0 +1,100 @@
+"""The rank of one random instance over a prime field: a lower bound of the generic rank, with proof.
+
+A minor that does not vanish modulo p does not vanish as a polynomial over the integers either, so real factors in
+general position have at least that rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mlbtc.plan.build import LevelPlan, Plan
+from mlbtc.plan.step import TOKENS
+from mlbtc.spec.permutation import Permutation, positions
+
+PRIME = 67_108_859
+"""The largest prime below 2^26: 2048 products of two residues still fit in 64 bits."""
+
+_MAX_TERMS = 2048
+_MAX_WORK = 1 << 24
+
+Matrix = npt.NDArray[np.int64]
+
+
+def affordable(plan: Plan) -> bool:
+    """Return whether an instance of a bound plan can be evaluated in a fraction of a second."""
+    out, in_ = plan.shape
+    if not (isinstance(out, int) and isinstance(in_, int)) or out * in_ * min(out, in_) > _MAX_WORK:
+        return False
+    for level in plan.levels:
+        sizes = dict(level.sizes)
+        if any(math.prod(int(sizes[i]) for i in factor.indices) > _MAX_WORK for factor in level.factors):
+            return False
+        for step in level.steps:
+            joint = {i for o in (step.left, step.right) if o for i in o.indices} - {TOKENS}
+            if math.prod(int(sizes[i]) for i in joint) * in_ > _MAX_WORK:
+                return False
+            if math.prod(int(sizes[i]) for i in joint if i not in step.result.indices) > _MAX_TERMS:
+                return False
+    return True
+
+
+def instance_rank(plan: Plan, permutations: Sequence[tuple[Permutation, Permutation]], seed: int = 0) -> int:
+    """Return the rank modulo `PRIME` of the matrix with random factors.
+
+    Args:
+        plan: a plan with numbers for sizes, for which `affordable` holds.
+        permutations: `(rows, columns)` per level. Scales do not matter: they are part of the random factors.
+        seed: of the random factors.
+    """
+    generator = np.random.default_rng(seed)
+    out, in_ = int(plan.shape[0]), int(plan.shape[1])
+    total = np.zeros((out, in_), dtype=np.int64)
+    for level, (rows, columns) in zip(plan.levels, permutations, strict=True):
+        product = _instance(level, in_, generator)
+        row_positions = positions(rows, out) or range(out)
+        column_positions = positions(columns, in_) or range(in_)
+        placed = np.empty_like(total)
+        placed[np.ix_(row_positions, column_positions)] = product
+        total = (total + placed) % PRIME
+    return rank_modulo(total)
+
+
+def _instance(level: LevelPlan, in_: int, generator: np.random.Generator) -> Matrix:
+    """Apply the level to the identity: one token per input, so the result is the transpose of its matrix."""
+    sizes = {name: int(size) for name, size in level.sizes} | {TOKENS: in_}
+    live: dict[str, Matrix] = {}
+    for factor in level.factors:
+        live[factor.name] = generator.integers(1, PRIME, [sizes[i] for i in factor.indices], dtype=np.int64)
+    live["x"] = np.eye(in_, dtype=np.int64).reshape([sizes[i] for i in level.activation.indices])
+    numbers = {name: position for position, name in enumerate(sizes)}
+    for step in level.steps:
+        operands = [o for o in (step.left, step.right) if o]
+        arguments: list[object] = []
+        for o in operands:
+            arguments += [live[o.name], [numbers[i] for i in o.indices]]
+        live[step.result.name] = np.einsum(*arguments, [numbers[i] for i in step.result.indices]) % PRIME
+    return live[level.steps[-1].result.name].reshape(in_, -1).T
+
+
+def rank_modulo(matrix: Matrix, prime: int = PRIME) -> int:
+    """Return the rank of an integer matrix modulo a prime below 2^26, by elimination."""
+    rest = matrix % prime
+    rank = 0
+    for column in range(rest.shape[1]):
+        nonzero = np.flatnonzero(rest[rank:, column])
+        if not nonzero.size:
+            continue
+        pivot = rank + int(nonzero[0])
+        rest[[rank, pivot]] = rest[[pivot, rank]]
+        rest[rank, column:] = rest[rank, column:] * pow(int(rest[rank, column]), -1, prime) % prime
+        below = rest[rank + 1 :, column : column + 1]
+        rest[rank + 1 :, column:] = (rest[rank + 1 :, column:] - below * rest[rank, column:]) % prime
+        rank += 1
+        if rank == rest.shape[0]:
+            break
+    return rank

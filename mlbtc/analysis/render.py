@@ -1,0 +1,111 @@
+"""Reports as rows for a table, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from mlbtc.analysis.attention import AttentionReport
+from mlbtc.analysis.quantity import Quantity
+from mlbtc.analysis.report import Report
+
+Row = tuple[str, ...]
+
+
+def matrix_rows(report: Report) -> list[Row]:
+    """Return (quantity, symbolic, value, dense, dense / value) for a matrix."""
+    dense = dict(report.dense)
+    rows = [
+        _row("parameters", report.parameters, dense["parameters"]),
+        _row("MACs", report.macs, dense["macs"]),
+        _row("FLOPs", report.flops, dense["flops"]),
+        _row(f"rank ({report.certainty}: {report.reason})", report.rank, None),
+        _row("largest intermediate (elements)", report.peak_elements, None),
+    ]
+    return rows
+
+
+def attention_rows(report: AttentionReport) -> list[Row]:
+    """Return (quantity, symbolic, value, standard, standard / value) for an attention layer."""
+    dense = dict(report.dense)
+    width, tokens = report.spec.width, report.tokens
+    standard_scores = Quantity.of(tokens**2 * width, {})
+    standard_cache = Quantity.of(tokens * width, {})
+    return [
+        _row("parameters", report.parameters, dense["parameters"]),
+        _row("MACs", report.macs, dense["macs"]),
+        _row("FLOPs", report.flops, dense["flops"]),
+        _row("scores (MACs)", report.scores, standard_scores),
+        _row("query and key projections (MACs)", report.query_key, report.query_key),
+        _row("value and output projections (MACs)", report.value_output, report.value_output),
+        _row("weighted values (MACs)", report.values, report.values),
+        _row("key cache (elements)", report.key_cache, standard_cache),
+        _row("value cache (elements)", report.value_cache, standard_cache),
+        _row("rank of a head's score map (exact)", report.rank, None),
+    ]
+
+
+HEADER = ("quantity", "symbolic", "value", "dense", "dense / this")
+ATTENTION_HEADER = ("quantity", "symbolic", "value", "standard", "standard / this")
+
+
+def _row(label: str, quantity: Quantity, dense: Quantity | None) -> Row:
+    value = "" if quantity.value is None else f"{quantity.value:,}"
+    if dense is None:
+        return (label, str(quantity.symbolic), value, "", "")
+    ratio = f"{dense.value / quantity.value:.4g}" if quantity.value and dense.value else ""
+    return (label, str(quantity.symbolic), value, f"{dense.value:,}" if dense.value else str(dense.symbolic), ratio)
+
+
+def title(report: Report | AttentionReport) -> str:
+    """Return one line that says what was analysed."""
+    if isinstance(report, AttentionReport):
+        return f"{report.spec} (T = {report.tokens})"
+    return f"{report.name}: {report.shape[0]} x {report.shape[1]}, {len(report.levels)} levels (T = {report.tokens})"
+
+
+def step_rows(report: Report) -> list[Row]:
+    """Return (level, step, MACs, elements) for every step of the plan."""
+    rows = []
+    for step in report.steps:
+        left, _, _ = step.text.partition(": ")
+        rows.append((str(step.level), left, str(step.macs), str(step.elements)))
+    return rows
+
+
+STEP_HEADER = ("level", "step", "MACs", "elements")
+
+
+def markdown_table(header: Row, rows: list[Row]) -> str:
+    """Return a Markdown table."""
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _notes(conditions: tuple[str, ...], warnings: tuple[str, ...]) -> list[str]:
+    notes = [f"- needs: {condition}" for condition in conditions]
+    return [*notes, *(f"- warning: {warning}" for warning in warnings)]
+
+
+def report_markdown(report: Report) -> str:
+    """Return the Markdown form of a matrix report."""
+    parts = [f"## {title(report)}", markdown_table(HEADER, matrix_rows(report))]
+    parts.append(markdown_table(STEP_HEADER, step_rows(report)))
+    notes = _notes(report.conditions, report.warnings)
+    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])]) + "\n"
+
+
+def attention_markdown(report: AttentionReport) -> str:
+    """Return the Markdown form of an attention report."""
+    return f"## {title(report)}\n\n{markdown_table(ATTENTION_HEADER, attention_rows(report))}\n"
+
+
+def to_csv(report: Report | AttentionReport) -> str:
+    """Return the report's main table as CSV."""
+    is_attention = isinstance(report, AttentionReport)
+    rows = attention_rows(report) if isinstance(report, AttentionReport) else matrix_rows(report)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(ATTENTION_HEADER if is_attention else HEADER)
+    writer.writerows([[cell.replace(",", "") if i in (2, 3) else cell for i, cell in enumerate(row)] for row in rows])
+    return text.getvalue()

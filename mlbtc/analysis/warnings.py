@@ -1,0 +1,60 @@
+"""What a spec probably does not intend: ranks that buy nothing, costs above the dense matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mlbtc.analysis.quantity import Quantity
+from mlbtc.plan import Plan
+from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.sizes import Size, product
+
+
+def find_warnings(spec: MLBTC, plan: Plan, values: Mapping[str, Size]) -> tuple[str, ...]:
+    """Return warnings about a spec whose symbols are bound as far as possible.
+
+    Args:
+        spec: the spec, with defaults in place.
+        plan: the plan of the spec, in symbols or numbers.
+        values: numbers for the symbols of the plan.
+    """
+    found = []
+    for number, level in enumerate(spec.levels):
+        found += _rank_above_block(number, level)
+    found += _parameters_above_dense(spec)
+    found += _macs_above_dense(plan, values)
+    return tuple(found)
+
+
+def _rank_above_block(number: int, level: Level) -> list[str]:
+    short = level.shorthand
+    if short is None or "rank" not in short:
+        return []
+    rank, rows, columns = short["rank"], level.size_of["i"], level.size_of["j"]
+    if not (isinstance(rank, int) and isinstance(rows, int) and isinstance(columns, int)):
+        return []
+    if rank <= min(rows, columns):
+        return []
+    return [f"levels[{number}]: rank {rank} is above what its blocks of {rows} x {columns} can use, {min(rows, columns)}"]
+
+
+def _parameters_above_dense(spec: MLBTC) -> list[str]:
+    sizes = [
+        product(list(level.factor_shape(factor)))
+        for level in spec.levels
+        for factor in range(len(level.expression.factors))
+    ]
+    dense = product(list(spec.shape))
+    if not (isinstance(dense, int) and all(isinstance(size, int) for size in sizes)):
+        return []
+    total = sum(int(size) for size in sizes)
+    return [f"{total} parameters, more than the dense matrix has ({dense})"] if total > dense else []
+
+
+def _macs_above_dense(plan: Plan, values: Mapping[str, Size]) -> list[str]:
+    # The plan is linear in T, so one token decides for all.
+    numbers = {**values, "T": 1, "tokens": 1}
+    macs, dense = (Quantity.of(size, numbers).value for size in (plan.macs, plan.dense_macs))
+    if macs is None or dense is None or macs <= dense:
+        return []
+    return [f"{macs / dense:.3g} times the MACs of the dense matrix, at any number of tokens"]

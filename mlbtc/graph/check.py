@@ -1,0 +1,75 @@
+"""What must hold in a contraction graph before it is analysed or planned."""
+
+from __future__ import annotations
+
+import networkx as nx
+import sympy as sp
+
+from mlbtc.errors import GraphError
+from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
+from mlbtc.spec.sizes import product
+
+
+def check(contraction: ContractionGraph) -> ContractionGraph:
+    """Check sizes, coverage and reachability.
+
+    Returns:
+        The same graph, so that the call can be chained.
+
+    Raises:
+        GraphError: naming level, factor and index.
+    """
+    if not nx.is_bipartite(contraction.graph):
+        raise GraphError("the graph is not bipartite: an edge joins two tensors or two indices")
+    for level in range(contraction.levels):
+        _check_sizes(contraction, level)
+        _check_axes(contraction, level)
+        _check_reachable(contraction, level)
+    return contraction
+
+
+def _check_sizes(contraction: ContractionGraph, level: int) -> None:
+    sizes = contraction.sizes(level)
+    for node in contraction.factors(level):
+        names, shape = contraction.indices_of(node), contraction.graph.nodes[node]["shape"]
+        if len(shape) != len(names):
+            raise GraphError(f"{contraction.where(level)}: factor {node[2]} has {len(names)} indices and {len(shape)} sizes")
+        for name, size in zip(names, shape, strict=True):
+            if name not in sizes:
+                raise GraphError(f"{contraction.where(level)}: factor {node[2]} uses the unknown index {name!r}")
+            if size != sizes[name]:
+                raise GraphError(
+                    f"{contraction.where(level)}: index {name!r} has size {size} on factor {node[2]} and {sizes[name]} "
+                    "elsewhere"
+                )
+
+
+def _check_axes(contraction: ContractionGraph, level: int) -> None:
+    sizes = contraction.sizes(level)
+    for which, expected in zip((OUTPUT, INPUT), contraction.shape, strict=True):
+        names = contraction.axis(level, which)
+        found = product([sizes[name] for name in names])
+        if found != expected and sp.cancel(sp.sympify(found) - expected) != 0:
+            raise GraphError(
+                f"{contraction.where(level)}: the {which} axis ({' '.join(names)}) has size {found}, the shape says {expected}"
+            )
+        for name in names:
+            touching = contraction.graph.neighbors(("index", level, name))
+            if not any(node[0] == "factor" for node in touching):
+                raise GraphError(f"{contraction.where(level)}: index {name!r} of the {which} axis is on no factor")
+
+
+def _check_reachable(contraction: ContractionGraph, level: int) -> None:
+    axes = {("axis", level, which) for which in (OUTPUT, INPUT)}
+    part = contraction.graph.subgraph(node for node in contraction.graph if node[1] == level)
+    for component in nx.connected_components(part):
+        if component & axes:
+            continue
+        node = min((n for n in component if n[0] == "factor"), default=None)
+        if node is None:
+            name = next(n[2] for n in component)
+            raise GraphError(f"{contraction.where(level)}: index {name!r} touches no factor")
+        raise GraphError(
+            f"{contraction.where(level)}: factor {node[2]} ({' '.join(contraction.indices_of(node))}) shares no index with "
+            "an axis, directly or through other factors; it would only be a number: use scale"
+        )

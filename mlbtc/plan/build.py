@@ -1,0 +1,159 @@
+"""Contraction graph to plan: opt_einsum finds the pairwise order, symbols give its exact cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import opt_einsum
+import sympy as sp
+
+from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
+from mlbtc.plan.stem import stem_path
+from mlbtc.plan.step import TOKENS, Operand, Step, index_key, replay
+from mlbtc.spec.sizes import Size, product, symbol
+
+Path = tuple[tuple[int, ...], ...]
+_EXHAUSTIVE_FACTORS = 5
+_DYNAMIC_FACTORS = 14
+
+
+@dataclass(frozen=True, slots=True)
+class LevelPlan:
+    """How one level is applied to T tokens.
+
+    Attributes:
+        factors: the factors, called f0, f1, ...
+        activation: the input x as this level sees it, its indices behind the token index.
+        steps: the pairwise steps; the last one yields the level's output.
+        output: indices of the output behind the token index.
+        sizes: index name to size, without the token index.
+        chosen_by: which search found the path.
+    """
+
+    factors: tuple[Operand, ...]
+    activation: Operand
+    steps: tuple[Step, ...]
+    output: tuple[str, ...]
+    sizes: tuple[tuple[str, Size], ...]
+    chosen_by: str
+
+    @property
+    def macs(self) -> Size:
+        """Multiply-adds of all steps."""
+        return _add([step.macs for step in self.steps])
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan for every level of a matrix.
+
+    Attributes:
+        shape: `(out, in)`.
+        levels: one plan per level.
+        tokens: the number of tokens, a number or the symbol T.
+    """
+
+    shape: tuple[Size, Size]
+    levels: tuple[LevelPlan, ...]
+    tokens: Size
+
+    @property
+    def macs(self) -> Size:
+        """Multiply-adds of all levels."""
+        return _add([level.macs for level in self.levels])
+
+    @property
+    def dense_macs(self) -> Size:
+        """Multiply-adds of the dense matrix of the same shape."""
+        return product([self.tokens, *self.shape])
+
+    @property
+    def largest(self) -> Size:
+        """Elements of the largest result of any step."""
+        elements = [step.elements for level in self.levels for step in level.steps]
+        numbers = [e for e in elements if isinstance(e, int)]
+        open_ones = [e for e in elements if not isinstance(e, int)]
+        return sp.Max(*open_ones, *numbers) if open_ones else max(numbers)
+
+    def __str__(self) -> str:
+        lines = [f"plan for {self.tokens} tokens: {self.macs} MACs, dense {self.dense_macs} MACs, "
+                 f"largest intermediate {self.largest} elements"]  # fmt: skip
+        for number, level in enumerate(self.levels):
+            lines.append(f"  level {number} ({level.chosen_by})")
+            lines += [f"    {step}" for step in level.steps]
+        return "\n".join(lines)
+
+
+def _add(sizes: Sequence[Size]) -> Size:
+    total = sum(sizes)
+    return total if isinstance(total, int) else sp.expand(total)
+
+
+def build_plan(contraction: ContractionGraph, tokens: Size | None = None, for_tokens: int = 1) -> Plan:
+    """Plan the product of a matrix with T tokens.
+
+    Args:
+        contraction: a checked graph; sizes may be symbols.
+        tokens: T in the costs, a number or a symbol; None for the symbol T.
+        for_tokens: the number of tokens for which the order is best. With 1, the default, no product of factors alone
+            pays for itself, so every cost is T times the cost of one token.
+
+    Returns:
+        The plan with the fewest MACs that the searches found.
+    """
+    count = symbol(TOKENS) if tokens is None else tokens
+    levels = tuple(_plan_level(contraction, level, count, for_tokens) for level in range(contraction.levels))
+    return Plan(contraction.shape, levels, count)
+
+
+def _plan_level(contraction: ContractionGraph, level: int, tokens: Size, for_tokens: int) -> LevelPlan:
+    sizes = {index_key(name): size for name, size in contraction.sizes(level).items()}
+    factors = tuple(
+        Operand(f"f{node[2]}", tuple(map(index_key, contraction.indices_of(node)))) for node in contraction.factors(level)
+    )
+    input_ = tuple(map(index_key, contraction.axis(level, INPUT)))
+    output = (TOKENS, *map(index_key, contraction.axis(level, OUTPUT)))
+    operands = (*factors, Operand("x", (TOKENS, *input_)))
+    path, chosen_by = find_path(operands, output, {**sizes, TOKENS: for_tokens})
+    steps = replay(operands, output, path, {**sizes, TOKENS: tokens})
+    return LevelPlan(factors, operands[-1], steps, output, tuple(sizes.items()), chosen_by)
+
+
+def find_path(operands: Sequence[Operand], output: tuple[str, ...], sizes: Mapping[str, Size]) -> tuple[Path, str]:
+    """Return the path with the fewest MACs and the name of the search that found it.
+
+    opt_einsum weighs a product without a sum half as much as one with a sum, and knows nothing of ties, so its path is
+    compared in MACs with the best one in which the activation meets one factor after the other.
+    """
+    numbers = _representatives(sizes)
+    candidates = [(stem_path(operands, output, numbers), "activation first")] if len(operands) <= _DYNAMIC_FACTORS else []
+    candidates.append(_opt_einsum_path(operands, output, numbers))
+    return min(candidates, key=lambda c: sum(int(step.macs) for step in replay(operands, output, c[0], numbers)))
+
+
+def _opt_einsum_path(
+    operands: Sequence[Operand], output: tuple[str, ...], numbers: Mapping[str, int]
+) -> tuple[Path, str]:
+    letters = {name: opt_einsum.get_symbol(position) for position, name in enumerate(numbers)}
+    equation = ",".join("".join(letters[i] for i in o.indices) for o in operands)
+    equation += "->" + "".join(letters[i] for i in output)
+    count = len(operands)
+    search = "optimal" if count <= _EXHAUSTIVE_FACTORS else "dp" if count <= _DYNAMIC_FACTORS else "greedy"
+    shapes = [tuple(numbers[i] for i in o.indices) for o in operands]
+    path, _ = opt_einsum.contract_path(equation, *shapes, shapes=True, optimize=search)
+    return tuple(tuple(step) for step in path), f"opt_einsum {search}"
+
+
+def _representatives(sizes: Mapping[str, Size]) -> dict[str, int]:
+    """Return numbers to choose a path with.
+
+    Symbols get distinct values; ranks (symbols that do not reach the shape) are not known here, so all are of the
+    order of a typical width, and derived sizes such as D/4 follow from them.
+    """
+    symbols = sorted({s for size in sizes.values() if isinstance(size, sp.Expr) for s in size.free_symbols}, key=str)
+    values = {s: 4096 * (1 + 2 * position) for position, s in enumerate(symbols)}
+    return {
+        name: size if isinstance(size, int) else max(2, round(float(size.subs(values)))) for name, size in sizes.items()
+    }
+

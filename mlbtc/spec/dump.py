@@ -1,0 +1,71 @@
+"""Specs as YAML text, the inverse of `mlbtc.spec.files`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from mlbtc.spec.permutation import Permutation
+from mlbtc.spec.sizes import Size
+
+if TYPE_CHECKING:
+    from mlbtc.spec.attention import AttentionSpec
+    from mlbtc.spec.language import MLBTC, Level
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists and level entries in one line each."""
+
+
+def _flow(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
+    plain = all(isinstance(item, int | str) for item in value)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=plain)
+
+
+_Dumper.add_representer(list, _flow)
+
+
+def _text(document: dict[str, Any]) -> str:
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=10**6, default_flow_style=False)
+
+
+def _size(size: Size) -> int | str:
+    return size if isinstance(size, int) else str(size)
+
+
+def _side(permutation: Permutation) -> list[int] | str | None:
+    return list(permutation) if isinstance(permutation, tuple) else permutation
+
+
+def _level(level: Level) -> dict[str, Any]:
+    short = level.shorthand
+    entry: dict[str, Any]
+    if short is not None:
+        entry = {key: _size(size) for key, size in short.items()}
+    else:
+        entry = {"einsum": str(level.expression), "sizes": {name: _size(size) for name, size in level.sizes}}
+    if level.scale != 1:
+        entry["scale"] = level.scale
+    if level.rows is not None or level.columns is not None:
+        sides = {"rows": _side(level.rows), "columns": _side(level.columns)}
+        entry["permutation"] = {key: side for key, side in sides.items() if side is not None}
+    return entry
+
+
+def spec_to_yaml(spec: MLBTC) -> str:
+    """Return a matrix spec as YAML."""
+    document: dict[str, Any] = {"name": spec.name, "shape": [_size(size) for size in spec.shape]}
+    if spec.defaults:
+        document["symbols"] = dict(spec.defaults)
+    document["levels"] = [_level(level) for level in spec.levels]
+    return _text(document)
+
+
+def attention_to_yaml(spec: AttentionSpec) -> str:
+    """Return an attention spec as YAML."""
+    entry: dict[str, Any] = {key: getattr(spec, key) for key in ("variant", "width", "heads", "context")}
+    if spec.variant != "standard":
+        entry |= {"ranks": list(spec.ranks), "block_sizes": list(spec.block_sizes)}
+    entry |= {"causal": spec.causal, "qk_norm": spec.qk_norm}
+    return _text({"name": spec.name, "attention": entry})

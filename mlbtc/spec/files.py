@@ -1,0 +1,220 @@
+"""Spec files: YAML in, `MLBTC` or `AttentionSpec` out, every error with file, line and key."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlbtc.errors import SpecError, nearest
+from mlbtc.spec.attention import AttentionSpec
+from mlbtc.spec.families import FAMILIES
+from mlbtc.spec.language import MLBTC, Level, resolve
+from mlbtc.spec.naming import check_name
+from mlbtc.spec.nodes import MAX_BYTES, read_document
+from mlbtc.spec.origin import Origin
+from mlbtc.spec.schema import AttentionFile, BlocksLevel, EinsumLevel, MatrixFile, shown, validate
+from mlbtc.spec.sizes import Size, as_size, symbol
+
+
+def load(path: str | os.PathLike[str]) -> MLBTC | AttentionSpec:
+    """Read a spec file.
+
+    Args:
+        path: a YAML file in the grammar of docs/file-grammar.md.
+
+    Raises:
+        SpecError: the file cannot be read or does not follow the grammar.
+    """
+    source = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise SpecError(f"{source}: cannot read the file: {error.strerror or error}") from None
+    if len(data) > MAX_BYTES:
+        raise SpecError(f"{source}: a spec file has at most {MAX_BYTES} bytes, found more")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise SpecError(f"{source}:{line}: not a UTF-8 text file (byte {error.start})") from None
+    return loads(text, source=source)
+
+
+def loads(text: str, source: str = "<string>") -> MLBTC | AttentionSpec:
+    """Read a spec from YAML text.
+
+    Args:
+        text: the text of a spec file.
+        source: what messages call it.
+
+    Raises:
+        SpecError: the text does not follow the grammar.
+    """
+    document = read_document(text, source)
+    value, origin = document.value, document.origin
+    if not isinstance(value, dict):
+        raise SpecError(f"{origin.where()}: a spec file is a mapping with shape and levels or attention, "
+                        f"found {shown(value)}")  # fmt: skip
+    if "attention" in value:
+        return _attention(value, origin)
+    return _matrix(value, origin)
+
+
+def _at(origin: Origin, path: tuple[str | int, ...], build: Callable[[], Any]) -> Any:
+    """Run `build` and put the place in the file before what it complains about."""
+    try:
+        return build()
+    except SpecError as error:
+        message = str(error)
+        if message.startswith(f"{origin.source}:"):
+            raise
+        raise SpecError(f"{origin.where(*path)}: {message}") from None
+
+
+def _name(given: str | None, origin: Origin) -> str:
+    if given is not None:
+        return str(_at(origin, ("name",), lambda: check_name(given)))
+    stem = Path(origin.source).stem
+    try:
+        return check_name(stem)
+    except SpecError:
+        return "matrix"
+
+
+def _attention(value: dict[str, Any], origin: Origin) -> AttentionSpec:
+    file = validate(AttentionFile, value, origin)
+    entry = file.attention
+    name = _name(file.name, origin)
+    keys = {key: getattr(entry, key) for key in type(entry).model_fields}
+    culprit = next((key for key in ("variant", "ranks", "block_sizes") if key in entry.model_fields_set), "width")
+    try:
+        return AttentionSpec(**keys, name=name, origin=origin)
+    except SpecError as error:
+        # The message starts with or names the key it is about; point at the line of that key.
+        named = [key for key in entry.model_fields_set if str(error).split(" must")[0] == key]
+        key = named[0] if named else _blame(str(error), entry.model_fields_set) or culprit
+        raise SpecError(f"{origin.where('attention', key)}: {error}") from None
+
+
+def _blame(message: str, keys: set[str]) -> str | None:
+    words = (("block size", "block_sizes"), ("rank", "ranks"), ("variant", "variant"), ("heads", "heads"))
+    return next((key for word, key in words if word in message and key in keys), None)
+
+
+def _matrix(value: dict[str, Any], origin: Origin) -> MLBTC:
+    file = validate(MatrixFile, value, origin)
+    if len(file.shape) != 2:
+        raise SpecError(f"{origin.where('shape')}: shape is a pair [out, in], found {shown(file.shape)}")
+    shape = [
+        _at(origin, ("shape", axis), lambda s=size: as_size(s, "an axis")) for axis, size in enumerate(file.shape)
+    ]
+    for symbol_name, default in file.symbols.items():
+        _at(origin, ("symbols", symbol_name), lambda n=symbol_name, d=default: _check_symbol(n, d))
+    if not file.levels:
+        raise SpecError(f"{origin.where('levels')}: a spec has at least one level, found an empty list")
+    levels: list[Level] = []
+    lines: list[int] = []
+    for number, entry in enumerate(file.levels):
+        path = ("levels", number)
+        found = _level(entry, shape, origin, path)
+        for level in found:  # checked here, where the entry is known: a family may stand for several levels
+            _at(origin, path, lambda lv=level: resolve(lv, shape[0], shape[1]))
+        levels += found
+        lines += [origin.lines[path]] * len(found)
+    _check_symbols_used(file.symbols, [*shape, *(size for level in levels for _, size in level.sizes)], origin)
+    per_level = {("levels", i): line for i, line in enumerate(lines)}
+    return _at(
+        origin,
+        (),
+        lambda: MLBTC(
+            shape, levels, _name(file.name, origin), file.symbols, Origin(origin.source, {(): 1} | per_level)
+        ),
+    )
+
+
+def _check_symbol(name: str, default: int) -> None:
+    symbol(name)
+    as_size(default, f"the default of symbol {name}")
+
+
+def _check_symbols_used(symbols: dict[str, int], sizes: list[Size], origin: Origin) -> None:
+    used = {str(s) for size in sizes if not isinstance(size, int) for s in size.free_symbols}
+    for name in symbols:
+        if name not in used:
+            known = ", ".join(sorted(used)) or "none"
+            raise SpecError(f"{origin.where('symbols', name)}: no size uses the symbol {name!r}; symbols used: {known}")
+
+
+def _level(entry: dict[str, Any], shape: list[Size], origin: Origin, path: tuple[str | int, ...]) -> list[Level]:
+    kinds = [key for key in ("einsum", "family") if key in entry]
+    if len(kinds) == 2:
+        raise SpecError(f"{origin.where(*path)}: a level is either einsum or family, found both")
+    if kinds == ["family"]:
+        return _family(entry, shape, origin, path)
+    if kinds == ["einsum"]:
+        written = validate(EinsumLevel, entry, origin, path)
+        for index in written.sizes:
+            _at(origin, (*path, "sizes", index), lambda i=index: as_size(written.sizes[i], f"the size of index {i!r}"))
+        pair = _pair(written.permutation)
+        build = lambda: Level.einsum(written.einsum, written.sizes, written.scale, pair)  # noqa: E731
+        return [_at(origin, (*path, "einsum"), build)]
+    blocks = validate(BlocksLevel, entry, origin, path)
+    if "blocks" not in entry and "rank" not in entry:
+        raise SpecError(f"{origin.where(*path)}: a level needs blocks and rank, einsum, or family; found {shown(entry)}")
+    for key in ("blocks", "rank"):
+        if getattr(blocks, key) is not None:
+            _at(origin, (*path, key), lambda k=key: as_size(getattr(blocks, k), k))
+    pair = _pair(blocks.permutation)
+    return [_at(origin, path, lambda: Level(blocks.blocks, blocks.rank, blocks.scale, pair))]
+
+
+def _pair(entry: Any) -> tuple[Any, Any] | None:
+    return None if entry is None else (entry.rows, entry.columns)
+
+
+def _family(entry: dict[str, Any], shape: list[Size], origin: Origin, path: tuple[str | int, ...]) -> list[Level]:
+    name = entry["family"]
+    if not isinstance(name, str) or name not in FAMILIES:
+        hint = nearest(str(name), list(FAMILIES))
+        raise SpecError(f"{origin.where(*path, 'family')}: unknown family {shown(name)}; {hint}")
+    family = FAMILIES[name]
+    parameters = inspect.signature(family).parameters
+    arguments = {key: value for key, value in entry.items() if key not in ("family", "scale")}
+    for key in arguments:
+        if key == "shape" or key not in parameters:
+            keys = [p for p in parameters if p != "shape"]
+            hint = nearest(key, [*keys, "scale"])
+            raise SpecError(f"{origin.where(*path, key)}: {name} has no key {shown(key)}; {hint}")
+        _check_argument(key, arguments[key], origin, (*path, key))
+    if "shape" in parameters:
+        arguments["shape"] = shape
+    elif "n" in parameters and "n" not in arguments:
+        arguments["n"] = shape[0]
+    missing = [p for p in parameters if parameters[p].default is inspect.Parameter.empty and p not in arguments]
+    if missing:
+        raise SpecError(f"{origin.where(*path)}: {name} needs the key {missing[0]!r}")
+    spec: MLBTC = _at(origin, path, lambda: family(**arguments))
+    if list(spec.shape) != shape:
+        raise SpecError(f"{origin.where(*path)}: this {name} has shape {list(spec.shape)}, the file says {shape}")
+    scale = entry.get("scale", 1)
+    return [_at(origin, (*path, "scale"), lambda lv=level: lv.scaled(scale)) for level in spec.levels]
+
+
+def _check_argument(key: str, value: Any, origin: Origin, path: tuple[str | int, ...]) -> None:
+    """Family arguments are sizes, lists of sizes, or the name of a permutation."""
+    if key == "rows" and isinstance(value, str):
+        return
+    if key == "rows" and isinstance(value, list) and all(isinstance(v, int) for v in value):
+        return  # positions may be 0; the permutation checks them itself
+    wants_list = key in ("ranks", "blocks", "factors", "rows", "columns", "a_shape", "b_shape") and isinstance(value, list)
+    for number, item in enumerate(value if wants_list else [value]):
+        place = (*path, number) if wants_list else path
+        _at(origin, place, lambda i=item: as_size(i, key))
+    if not wants_list and key in ("ranks", "factors", "rows", "columns", "a_shape", "b_shape"):
+        raise SpecError(f"{origin.where(*path)}: {key} must be a list, found {shown(value)}")
+    if key in ("a_shape", "b_shape") and len(value) != 2:
+        raise SpecError(f"{origin.where(*path)}: {key} is a pair of sizes, found {shown(value)}")

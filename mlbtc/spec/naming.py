@@ -1,0 +1,28 @@
+"""What a spec may be called: names reach file names, comments and class names."""
+
+from __future__ import annotations
+
+import re
+
+from mlbtc.errors import SpecError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
+
+
+def check_name(name: object) -> str:
+    """Return `name` if it is letters, digits, spaces, '.', '_' and '-', at most 64 characters.
+
+    Raises:
+        SpecError: it is not.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        shown = repr(name) if len(repr(name)) <= 80 else repr(name)[:77] + "..."
+        raise SpecError(f"a name is at most 64 letters, digits, spaces, '.', '_' and '-', found {shown}")
+    return name
+
+
+def class_name(name: str) -> str:
+    """Return a Python class name made of `name`: `local-and-global` becomes `LocalAndGlobal`."""
+    words = re.split(r"[^A-Za-z0-9]+", name)
+    joined = "".join(word[:1].upper() + word[1:] for word in words if word)
+    return joined if joined[:1].isalpha() else f"Matrix{joined}"

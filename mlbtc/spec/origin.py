@@ -1,0 +1,31 @@
+"""Where in a file a spec came from, so that later stages can say file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A source name and the line of each key, by its path such as `("levels", 2, "rank")`."""
+
+    source: str
+    lines: Mapping[Path, int] = field(hash=False)
+
+    def where(self, *path: str | int) -> str:
+        """Return `file:line: key` for a path, or for the nearest parent that has a line."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.lines:
+                return f"{self.source}:{self.lines[path[:end]]}: {render(path)}".removesuffix(": ")
+        return f"{self.source}: {render(path)}".removesuffix(": ")
+
+
+def render(path: Path) -> str:
+    """Write a path as `levels[2].rank`."""
+    text = ""
+    for key in path:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
+    return text
