@@ -116,9 +116,7 @@ class _Builder:
         for factor in plan.factors:
             name = f"level{number}_factor{factor.name[1:]}"
             shape = tuple(self.sizes[i] for i in factor.indices)
-            self.parameters.append(
-                Parameter(name, shape, factor.indices, fan_in[factor.name], factor.name == last)
-            )
+            self.parameters.append(Parameter(name, shape, factor.indices, fan_in[factor.name], factor.name == last))
             # Stored with every index a dimension of its own; those of size 1 go when it is first arranged.
             live[factor.name] = Value(f"self.{name}", factor.indices, tuple((i,) for i in factor.indices), shape)
         x = self.value(((TOKENS,), self.solid(plan.activation.indices[1:])), "x")
@@ -167,9 +165,7 @@ class _Builder:
         self.current.append(Matmul(result, left.name, right.name, bool(batch)))
         return result
 
-    def multiply(
-        self, x: Value, w: Value, batch: tuple[str, ...], m: tuple[str, ...], n: tuple[str, ...]
-    ) -> Value:
+    def multiply(self, x: Value, w: Value, batch: tuple[str, ...], m: tuple[str, ...], n: tuple[str, ...]) -> Value:
         """Multiply without a sum; tokens lead, so that a diagonal needs no transposition."""
         rest = n[:-1] if n and n[-1] == TOKENS else n
         if m or rest:

@@ -55,8 +55,12 @@ def generate_matrix(
     report = analyze(bound)
     assert isinstance(report, Report)
     comments = tuple(str(level) for level in bound.levels)
-    summary = f"{bound.name}: a {bound.shape[0]} x {bound.shape[1]} structured matrix, emitted by mlbtc. Needs torch only."
-    return emit_matrix(program, summary, _header(bound, plan, report), comments, class_name or class_name_of(bound.name))
+    summary = (
+        f"{bound.name}: a {bound.shape[0]} x {bound.shape[1]} structured matrix, emitted by mlbtc. Needs torch only."
+    )
+    return emit_matrix(
+        program, summary, _header(bound, plan, report), comments, class_name or class_name_of(bound.name)
+    )
 
 
 def _header(spec: MLBTC, plan: Plan, report: Report) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import networkx as nx
 import sympy as sp
@@ -39,7 +40,7 @@ def level_cut(contraction: ContractionGraph, level: int) -> Size:
 
 def _flow_cut(contraction: ContractionGraph, level: int, sizes: dict[str, int]) -> int:
     """Return the minimum cut by a flow in which each index passes log(size) once."""
-    network = nx.DiGraph()
+    network: nx.DiGraph[Any] = nx.DiGraph()
     for name, size in sizes.items():
         network.add_edge(("in", name), ("out", name), capacity=math.log(size))
     for factor in contraction.factors(level):

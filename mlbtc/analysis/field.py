@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +75,7 @@ def _instance(level: LevelPlan, in_: int, generator: np.random.Generator) -> Mat
     numbers = {name: position for position, name in enumerate(sizes)}
     for step in level.steps:
         operands = [o for o in (step.left, step.right) if o]
-        arguments: list[object] = []
+        arguments: list[Any] = []
         for o in operands:
             arguments += [live[o.name], [numbers[i] for i in o.indices]]
         live[step.result.name] = np.einsum(*arguments, [numbers[i] for i in step.result.indices]) % PRIME

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import networkx as nx
@@ -92,7 +93,7 @@ def _is_nested_low_rank(levels: tuple[Level, ...]) -> bool:
         counts.append(level.shorthand["blocks"])
     if all(isinstance(count, int) for count in counts):
         counts.sort(key=int)
-    return all(_is_multiple(after, before) for before, after in zip(counts, counts[1:], strict=False))
+    return all(_is_multiple(after, before) for before, after in pairwise(counts))
 
 
 def _is_multiple(size: Size, divisor: Size) -> bool:
@@ -114,7 +115,9 @@ def level_proof(contraction: ContractionGraph, level: int) -> str | None:
         if reason is None:
             return None
         reasons.append(reason)
-    return reasons[0] if len(reasons) == 1 else f"Kronecker product of exact parts ({', '.join(dict.fromkeys(reasons))})"
+    return (
+        reasons[0] if len(reasons) == 1 else f"Kronecker product of exact parts ({', '.join(dict.fromkeys(reasons))})"
+    )
 
 
 def _one_base(sizes: dict[str, Size]) -> bool:
@@ -131,7 +134,7 @@ def _one_base(sizes: dict[str, Size]) -> bool:
 def _parts(contraction: ContractionGraph, level: int) -> list[list[set[str]]]:
     """Return the connected parts of a level, block indices aside: for each the index sets of its factors in order."""
     blocks = set(contraction.axis(level, OUTPUT)) & set(contraction.axis(level, INPUT))
-    links = nx.Graph()
+    links: nx.Graph[Any] = nx.Graph()
     for node in contraction.factors(level):
         links.add_node(node)
         links.add_edges_from((node, name) for name in contraction.indices_of(node) if name not in blocks)
@@ -158,7 +161,7 @@ def _part_proof(contraction: ContractionGraph, level: int, factors: list[set[str
 
 def _is_chain(factors: list[set[str]], output: set[str], input_: set[str]) -> bool:
     tensors = [*factors, output, input_]
-    path = nx.Graph()
+    path: nx.Graph[int] = nx.Graph()
     path.add_nodes_from(range(len(tensors)))
     for name in set().union(*factors):
         touched = [number for number, indices in enumerate(tensors) if name in indices]

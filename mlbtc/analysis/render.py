@@ -15,14 +15,25 @@ Row = tuple[str, ...]
 def matrix_rows(report: Report) -> list[Row]:
     """Return (quantity, symbolic, value, dense, dense / value) for a matrix."""
     dense = dict(report.dense)
-    rows = [
+    return [
         _row("parameters", report.parameters, dense["parameters"]),
-        _row("MACs", report.macs, dense["macs"]),
-        _row("FLOPs", report.flops, dense["flops"]),
+        _per_token_row("MACs", report, report.macs, dense["macs"]),
+        _per_token_row("FLOPs", report, report.flops, dense["flops"]),
         _row(f"rank ({report.certainty}: {report.reason})", report.rank, None),
-        _row("largest intermediate (elements)", report.peak_elements, None),
+        _per_token_row("largest intermediate (elements)", report, report.peak_elements, None),
     ]
-    return rows
+
+
+def _per_token_row(label: str, report: Report, quantity: Quantity, dense: Quantity | None) -> Row:
+    """Where only T is open, show the number of one token times T: all these quantities are linear in T."""
+    if quantity.value is not None or isinstance(report.tokens, int):
+        return _row(label, quantity, dense)
+    values = {**dict(report.spec.defaults), str(report.tokens): 1}
+    one, dense_one = Quantity.of(quantity.symbolic, values), dense and Quantity.of(dense.symbolic, values)
+    row = _row(label, Quantity(quantity.symbolic, one.value), dense_one)
+    if one.value is None:
+        return _row(label, quantity, dense)
+    return (*row[:2], f"{row[2]} T", f"{row[3]} T" if dense else "", row[4])
 
 
 def attention_rows(report: AttentionReport) -> list[Row]:
@@ -66,7 +77,7 @@ def title(report: Report | AttentionReport) -> str:
 
 def step_rows(report: Report) -> list[Row]:
     """Return (level, step, MACs, elements) for every step of the plan."""
-    rows = []
+    rows: list[Row] = []
     for step in report.steps:
         left, _, _ = step.text.partition(": ")
         rows.append((str(step.level), left, str(step.macs), str(step.elements)))

@@ -110,7 +110,8 @@ class Report:
         tokens = self.tokens
         if isinstance(tokens, sp.Symbol) and tokens.name in values:
             tokens = as_size(values.pop(tokens.name), "the number of tokens")
-        return analyze(self.spec.bind(**values) if values else self.spec, batch=tokens)
+        spec = self.spec.bind(**values) if values else self.spec
+        return _analyze_matrix(spec, _tokens(spec, tokens))
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data for `json.dumps`."""

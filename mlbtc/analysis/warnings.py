@@ -35,7 +35,9 @@ def _rank_above_block(number: int, level: Level) -> list[str]:
         return []
     if rank <= min(rows, columns):
         return []
-    return [f"levels[{number}]: rank {rank} is above what its blocks of {rows} x {columns} can use, {min(rows, columns)}"]
+    return [
+        f"levels[{number}]: rank {rank} is above what its blocks of {rows} x {columns} can use, {min(rows, columns)}"
+    ]
 
 
 def _parameters_above_dense(spec: MLBTC) -> list[str]:

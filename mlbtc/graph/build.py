@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import networkx as nx
 
@@ -29,7 +30,7 @@ class ContractionGraph:
         origin: where the spec came from, for messages.
     """
 
-    graph: nx.Graph
+    graph: nx.Graph[Any]
     shape: tuple[Size, Size]
     levels: int
     origin: Origin | None = None
@@ -72,7 +73,7 @@ def build_graph(spec: MLBTC) -> ContractionGraph:
     Returns:
         The graph, not yet checked: see `mlbtc.graph.check`.
     """
-    graph = nx.Graph()
+    graph: nx.Graph[Any] = nx.Graph()
     for number, level in enumerate(spec.levels):
         expression = level.expression
         for name, size in level.sizes:
@@ -84,6 +85,6 @@ def build_graph(spec: MLBTC) -> ContractionGraph:
     return ContractionGraph(graph, spec.shape, len(spec.levels), spec.origin)
 
 
-def _add_tensor(graph: nx.Graph, node: tuple[str, int, int | str], names: tuple[str, ...], **data: object) -> None:
+def _add_tensor(graph: nx.Graph[Any], node: tuple[str, int, int | str], names: tuple[str, ...], **data: object) -> None:
     graph.add_node(node, indices=names, **data)
     graph.add_edges_from((node, ("index", node[1], name)) for name in names)

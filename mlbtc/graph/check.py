@@ -33,7 +33,9 @@ def _check_sizes(contraction: ContractionGraph, level: int) -> None:
     for node in contraction.factors(level):
         names, shape = contraction.indices_of(node), contraction.graph.nodes[node]["shape"]
         if len(shape) != len(names):
-            raise GraphError(f"{contraction.where(level)}: factor {node[2]} has {len(names)} indices and {len(shape)} sizes")
+            raise GraphError(
+                f"{contraction.where(level)}: factor {node[2]} has {len(names)} indices and {len(shape)} sizes"
+            )
         for name, size in zip(names, shape, strict=True):
             if name not in sizes:
                 raise GraphError(f"{contraction.where(level)}: factor {node[2]} uses the unknown index {name!r}")
@@ -51,7 +53,8 @@ def _check_axes(contraction: ContractionGraph, level: int) -> None:
         found = product([sizes[name] for name in names])
         if found != expected and sp.cancel(sp.sympify(found) - expected) != 0:
             raise GraphError(
-                f"{contraction.where(level)}: the {which} axis ({' '.join(names)}) has size {found}, the shape says {expected}"
+                f"{contraction.where(level)}: the {which} axis ({' '.join(names)}) has size {found}, "
+                f"the shape says {expected}"
             )
         for name in names:
             touching = contraction.graph.neighbors(("index", level, name))
@@ -70,6 +73,6 @@ def _check_reachable(contraction: ContractionGraph, level: int) -> None:
             name = next(n[2] for n in component)
             raise GraphError(f"{contraction.where(level)}: index {name!r} touches no factor")
         raise GraphError(
-            f"{contraction.where(level)}: factor {node[2]} ({' '.join(contraction.indices_of(node))}) shares no index with "
-            "an axis, directly or through other factors; it would only be a number: use scale"
+            f"{contraction.where(level)}: factor {node[2]} ({' '.join(contraction.indices_of(node))}) shares no index "
+            "with an axis, directly or through other factors; it would only be a number: use scale"
         )

@@ -110,7 +110,8 @@ def build_plan(contraction: ContractionGraph, tokens: Size | None = None, for_to
 def _plan_level(contraction: ContractionGraph, level: int, tokens: Size, for_tokens: int) -> LevelPlan:
     sizes = {index_key(name): size for name, size in contraction.sizes(level).items()}
     factors = tuple(
-        Operand(f"f{node[2]}", tuple(map(index_key, contraction.indices_of(node)))) for node in contraction.factors(level)
+        Operand(f"f{node[2]}", tuple(map(index_key, contraction.indices_of(node))))
+        for node in contraction.factors(level)
     )
     input_ = tuple(map(index_key, contraction.axis(level, INPUT)))
     output = (TOKENS, *map(index_key, contraction.axis(level, OUTPUT)))
@@ -127,7 +128,9 @@ def find_path(operands: Sequence[Operand], output: tuple[str, ...], sizes: Mappi
     compared in MACs with the best one in which the activation meets one factor after the other.
     """
     numbers = _representatives(sizes)
-    candidates = [(stem_path(operands, output, numbers), "activation first")] if len(operands) <= _DYNAMIC_FACTORS else []
+    candidates = (
+        [(stem_path(operands, output, numbers), "activation first")] if len(operands) <= _DYNAMIC_FACTORS else []
+    )
     candidates.append(_opt_einsum_path(operands, output, numbers))
     return min(candidates, key=lambda c: sum(int(step.macs) for step in replay(operands, output, c[0], numbers)))
 
@@ -156,4 +159,3 @@ def _representatives(sizes: Mapping[str, Size]) -> dict[str, int]:
     return {
         name: size if isinstance(size, int) else max(2, round(float(size.subs(values)))) for name, size in sizes.items()
     }
-

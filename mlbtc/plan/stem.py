@@ -25,7 +25,7 @@ def stem_path(operands: Sequence[Operand], output: tuple[str, ...], sizes: Mappi
     count = len(factors)
     full = (1 << count) - 1
     legs = [_legs(mask, factors, frozenset(operands[-1].indices), frozenset(output)) for mask in range(full + 1)]
-    best: list[tuple[int, tuple[int, ...]]] = [(0, ())] + [(-1, ())] * full
+    best: list[tuple[int, tuple[int, ...]]] = [(0, ()), *((-1, ()) for _ in range(full))]
     for mask in range(full + 1):
         cost, order = best[mask]
         for factor in reversed(range(count)):

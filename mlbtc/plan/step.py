@@ -45,7 +45,8 @@ class Step:
     def __str__(self) -> str:
         operands = [self.left] if self.right is None else [self.left, self.right]
         inputs = ", ".join(f"{o.name}[{' '.join(o.indices)}]" for o in operands)
-        return f"{self.result.name}[{' '.join(self.result.indices)}] = {inputs}: {self.macs} MACs, {self.elements} elements"
+        result = f"{self.result.name}[{' '.join(self.result.indices)}]"
+        return f"{result} = {inputs}: {self.macs} MACs, {self.elements} elements"
 
 
 def replay(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from mlbtc.errors import SpecError, nearest
 from mlbtc.spec.naming import check_name
@@ -71,8 +72,8 @@ class AttentionSpec:
             if not isinstance(flag, bool):
                 raise SpecError(f"{what} must be true or false, found {flag!r}")
         values = (variant, width, heads, context, checked, blocks, causal, qk_norm, check_name(name), origin)
-        for key, value in zip(self.__dataclass_fields__, values, strict=True):
-            object.__setattr__(self, key, value)
+        for key, attribute in zip(self.__dataclass_fields__, values, strict=True):
+            object.__setattr__(self, key, attribute)
 
     @classmethod
     def standard(
@@ -93,7 +94,7 @@ class AttentionSpec:
         qk_norm: bool = False,
         name: str = "attention",
     ) -> AttentionSpec:
-        """Return MLR attention (paper, section 4): nested blocks of tokens, level l adds r_l features inside its blocks.
+        """Return MLR attention (paper, section 4): nested blocks of tokens, level l adds r_l features inside.
 
         Args:
             width: the model width D.
@@ -141,7 +142,9 @@ def _check_variant(variant: str, ranks: Sequence[int] | None, block_sizes: Seque
         hint = nearest(str(variant), VARIANTS)
         raise SpecError(f"variant must be one of {', '.join(VARIANTS)}, found {variant!r}; {hint}")
     if variant == "standard" and (ranks is not None or block_sizes is not None):
-        raise SpecError("standard attention has one level of rank width / heads; ranks and block_sizes need variant mlr")
+        raise SpecError(
+            "standard attention has one level of rank width / heads; ranks and block_sizes need variant mlr"
+        )
     if variant == "mlr" and not ranks:
         raise SpecError("mlr attention needs ranks, a list whose sum is width / heads")
 
@@ -174,6 +177,6 @@ def _check_blocks(blocks: tuple[int, ...], levels: int, context: int) -> None:
             raise SpecError(f"a block size must be an integer, found {block!r}")
     if blocks[0] != context:
         raise SpecError(f"the first block size covers the whole context {context}, found {blocks[0]}")
-    for before, after in zip(blocks, blocks[1:], strict=False):
+    for before, after in pairwise(blocks):
         if before % after:
             raise SpecError(f"each block size divides the one before, but {after} does not divide {before}")

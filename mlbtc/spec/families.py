@@ -163,7 +163,7 @@ def butterfly(n: int) -> MLBTC:
     size = as_size(n, "n")
     if not isinstance(size, int) or size < 2 or size & (size - 1):
         raise SpecError(f"a butterfly needs a power of 2 of at least 2, found {n!r}")
-    digits = range(1, size.bit_length())
+    digits = range(1, int(size).bit_length())
     factors = []
     for j in digits:
         names = [f"i{d}" if d < j else f"o{j} i{j}" if d == j else f"o{d}" for d in digits]

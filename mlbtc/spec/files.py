@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePath
 from typing import Any
 
 from mlbtc.errors import SpecError, nearest
 from mlbtc.spec.attention import AttentionSpec
+from mlbtc.spec.expression import parse_expression
 from mlbtc.spec.families import FAMILIES
 from mlbtc.spec.language import MLBTC, Level, resolve
 from mlbtc.spec.naming import check_name
 from mlbtc.spec.nodes import MAX_BYTES, read_document
-from mlbtc.spec.origin import Origin
+from mlbtc.spec.origin import Origin, Path
 from mlbtc.spec.schema import AttentionFile, BlocksLevel, EinsumLevel, MatrixFile, shown, validate
 from mlbtc.spec.sizes import Size, as_size, symbol
 
@@ -64,10 +66,11 @@ def loads(text: str, source: str = "<string>") -> MLBTC | AttentionSpec:
     return _matrix(value, origin)
 
 
-def _at(origin: Origin, path: tuple[str | int, ...], build: Callable[[], Any]) -> Any:
-    """Run `build` and put the place in the file before what it complains about."""
+@contextmanager
+def _placed(origin: Origin, *path: str | int) -> Iterator[None]:
+    """Put the place in the file before what a stage complains about inside the block."""
     try:
-        return build()
+        yield
     except SpecError as error:
         message = str(error)
         if message.startswith(f"{origin.source}:"):
@@ -77,8 +80,9 @@ def _at(origin: Origin, path: tuple[str | int, ...], build: Callable[[], Any]) -
 
 def _name(given: str | None, origin: Origin) -> str:
     if given is not None:
-        return str(_at(origin, ("name",), lambda: check_name(given)))
-    stem = Path(origin.source).stem
+        with _placed(origin, "name"):
+            return check_name(given)
+    stem = PurePath(origin.source).stem
     try:
         return check_name(stem)
     except SpecError:
@@ -109,11 +113,14 @@ def _matrix(value: dict[str, Any], origin: Origin) -> MLBTC:
     file = validate(MatrixFile, value, origin)
     if len(file.shape) != 2:
         raise SpecError(f"{origin.where('shape')}: shape is a pair [out, in], found {shown(file.shape)}")
-    shape = [
-        _at(origin, ("shape", axis), lambda s=size: as_size(s, "an axis")) for axis, size in enumerate(file.shape)
-    ]
+    shape: list[Size] = []
+    for axis, size in enumerate(file.shape):
+        with _placed(origin, "shape", axis):
+            shape.append(as_size(size, "an axis"))
     for symbol_name, default in file.symbols.items():
-        _at(origin, ("symbols", symbol_name), lambda n=symbol_name, d=default: _check_symbol(n, d))
+        with _placed(origin, "symbols", symbol_name):
+            symbol(symbol_name)
+            as_size(default, f"the default of symbol {symbol_name}")
     if not file.levels:
         raise SpecError(f"{origin.where('levels')}: a spec has at least one level, found an empty list")
     levels: list[Level] = []
@@ -122,23 +129,16 @@ def _matrix(value: dict[str, Any], origin: Origin) -> MLBTC:
         path = ("levels", number)
         found = _level(entry, shape, origin, path)
         for level in found:  # checked here, where the entry is known: a family may stand for several levels
-            _at(origin, path, lambda lv=level: resolve(lv, shape[0], shape[1]))
+            with _placed(origin, *path):
+                resolve(level, shape[0], shape[1])
         levels += found
         lines += [origin.lines[path]] * len(found)
     _check_symbols_used(file.symbols, [*shape, *(size for level in levels for _, size in level.sizes)], origin)
-    per_level = {("levels", i): line for i, line in enumerate(lines)}
-    return _at(
-        origin,
-        (),
-        lambda: MLBTC(
-            shape, levels, _name(file.name, origin), file.symbols, Origin(origin.source, {(): 1} | per_level)
-        ),
-    )
-
-
-def _check_symbol(name: str, default: int) -> None:
-    symbol(name)
-    as_size(default, f"the default of symbol {name}")
+    per_level: dict[Path, int] = {(): 1}
+    per_level |= {("levels", number): line for number, line in enumerate(lines)}
+    name = _name(file.name, origin)
+    with _placed(origin):
+        return MLBTC(shape, levels, name, file.symbols, Origin(origin.source, per_level))
 
 
 def _check_symbols_used(symbols: dict[str, int], sizes: list[Size], origin: Origin) -> None:
@@ -149,34 +149,47 @@ def _check_symbols_used(symbols: dict[str, int], sizes: list[Size], origin: Orig
             raise SpecError(f"{origin.where('symbols', name)}: no size uses the symbol {name!r}; symbols used: {known}")
 
 
-def _level(entry: dict[str, Any], shape: list[Size], origin: Origin, path: tuple[str | int, ...]) -> list[Level]:
+def _level(entry: dict[str, Any], shape: list[Size], origin: Origin, path: Path) -> list[Level]:
     kinds = [key for key in ("einsum", "family") if key in entry]
     if len(kinds) == 2:
         raise SpecError(f"{origin.where(*path)}: a level is either einsum or family, found both")
     if kinds == ["family"]:
         return _family(entry, shape, origin, path)
     if kinds == ["einsum"]:
-        written = validate(EinsumLevel, entry, origin, path)
-        for index in written.sizes:
-            _at(origin, (*path, "sizes", index), lambda i=index: as_size(written.sizes[i], f"the size of index {i!r}"))
-        pair = _pair(written.permutation)
-        build = lambda: Level.einsum(written.einsum, written.sizes, written.scale, pair)  # noqa: E731
-        return [_at(origin, (*path, "einsum"), build)]
-    blocks = validate(BlocksLevel, entry, origin, path)
-    if "blocks" not in entry and "rank" not in entry:
-        raise SpecError(f"{origin.where(*path)}: a level needs blocks and rank, einsum, or family; found {shown(entry)}")
-    for key in ("blocks", "rank"):
-        if getattr(blocks, key) is not None:
-            _at(origin, (*path, key), lambda k=key: as_size(getattr(blocks, k), k))
-    pair = _pair(blocks.permutation)
-    return [_at(origin, path, lambda: Level(blocks.blocks, blocks.rank, blocks.scale, pair))]
+        return [_einsum(validate(EinsumLevel, entry, origin, path), origin, path)]
+    written = validate(BlocksLevel, entry, origin, path)
+    if not {"blocks", "rank"} & set(entry):
+        raise SpecError(
+            f"{origin.where(*path)}: a level needs blocks and rank, einsum, or family; found {shown(entry)}"
+        )
+    return [_blocks(written, origin, path)]
+
+
+def _einsum(written: EinsumLevel, origin: Origin, path: Path) -> Level:
+    for index, size in written.sizes.items():
+        with _placed(origin, *path, "sizes", index):
+            as_size(size, f"the size of index {index!r}")
+    with _placed(origin, *path, "einsum"):
+        parse_expression(written.einsum)
+    with _placed(origin, *path):
+        return Level.einsum(written.einsum, written.sizes, written.scale, _pair(written.permutation))
+
+
+def _blocks(written: BlocksLevel, origin: Origin, path: Path) -> Level:
+    with _placed(origin, *path, "blocks"):
+        as_size(written.blocks, "blocks")
+    if written.rank is not None:
+        with _placed(origin, *path, "rank"):
+            as_size(written.rank, "rank")
+    with _placed(origin, *path):
+        return Level(written.blocks, written.rank, written.scale, _pair(written.permutation))
 
 
 def _pair(entry: Any) -> tuple[Any, Any] | None:
     return None if entry is None else (entry.rows, entry.columns)
 
 
-def _family(entry: dict[str, Any], shape: list[Size], origin: Origin, path: tuple[str | int, ...]) -> list[Level]:
+def _family(entry: dict[str, Any], shape: list[Size], origin: Origin, path: Path) -> list[Level]:
     name = entry["family"]
     if not isinstance(name, str) or name not in FAMILIES:
         hint = nearest(str(name), list(FAMILIES))
@@ -197,23 +210,27 @@ def _family(entry: dict[str, Any], shape: list[Size], origin: Origin, path: tupl
     missing = [p for p in parameters if parameters[p].default is inspect.Parameter.empty and p not in arguments]
     if missing:
         raise SpecError(f"{origin.where(*path)}: {name} needs the key {missing[0]!r}")
-    spec: MLBTC = _at(origin, path, lambda: family(**arguments))
+    with _placed(origin, *path):
+        spec = family(**arguments)
     if list(spec.shape) != shape:
         raise SpecError(f"{origin.where(*path)}: this {name} has shape {list(spec.shape)}, the file says {shape}")
-    scale = entry.get("scale", 1)
-    return [_at(origin, (*path, "scale"), lambda lv=level: lv.scaled(scale)) for level in spec.levels]
+    with _placed(origin, *path, "scale"):
+        return [level.scaled(entry.get("scale", 1)) for level in spec.levels]
 
 
-def _check_argument(key: str, value: Any, origin: Origin, path: tuple[str | int, ...]) -> None:
+def _check_argument(key: str, value: Any, origin: Origin, path: Path) -> None:
     """Family arguments are sizes, lists of sizes, or the name of a permutation."""
     if key == "rows" and isinstance(value, str):
         return
     if key == "rows" and isinstance(value, list) and all(isinstance(v, int) for v in value):
         return  # positions may be 0; the permutation checks them itself
-    wants_list = key in ("ranks", "blocks", "factors", "rows", "columns", "a_shape", "b_shape") and isinstance(value, list)
+    wants_list = key in ("ranks", "blocks", "factors", "rows", "columns", "a_shape", "b_shape") and isinstance(
+        value, list
+    )
     for number, item in enumerate(value if wants_list else [value]):
         place = (*path, number) if wants_list else path
-        _at(origin, place, lambda i=item: as_size(i, key))
+        with _placed(origin, *place):
+            as_size(item, key)
     if not wants_list and key in ("ranks", "factors", "rows", "columns", "a_shape", "b_shape"):
         raise SpecError(f"{origin.where(*path)}: {key} must be a list, found {shown(value)}")
     if key in ("a_shape", "b_shape") and len(value) != 2:

@@ -228,6 +228,10 @@ class MLBTC:
         known = {name: value for name, value in self.defaults if name in self.symbols}
         return self.bind(**known) if known else self
 
+    def with_defaults(self, values: Mapping[str, int]) -> MLBTC:
+        """Return the spec with other default values for some of its symbols."""
+        return MLBTC(self.shape, self.levels, self.name, {**dict(self.defaults), **values}, self.origin)
+
     def named(self, name: str) -> MLBTC:
         """Return the same spec under another name."""
         return MLBTC(self.shape, self.levels, name, self.defaults, self.origin)

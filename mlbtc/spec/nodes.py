@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -64,6 +65,7 @@ def _describe(error: yaml.MarkedYAMLError, source: str) -> str:
 def _refuse_features(text: str, source: str) -> None:
     """Walk the events before anything is built: aliases, tags and depth are refused here."""
     depth = documents = 0
+    event: Any
     for event in yaml.parse(text, Loader=_LOADER):
         line = event.start_mark.line + 1
         if isinstance(event, yaml.DocumentStartEvent):
@@ -88,7 +90,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _convert(node: yaml.Node, path: Path, lines: dict[Path, int], source: str) -> Value:
+def _convert(node: Any, path: Path, lines: dict[Path, int], source: str) -> Value:
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):
         return [_convert(child, (*path, i), lines, source) for i, child in enumerate(node.value)]
@@ -111,7 +113,7 @@ def _convert_mapping(node: yaml.MappingNode, path: Path, lines: dict[Path, int],
     return result
 
 
-def _scalar(node: yaml.Node, path: Path, source: str) -> Value:
+def _scalar(node: Any, path: Path, source: str) -> Value:
     text = node.value
     if node.style in ("'", '"', "|", ">"):
         return str(text)

@@ -68,7 +68,9 @@ def check_permutation(permutation: Permutation, size: Size, side: str) -> Condit
         if isinstance(size, int) and len(permutation) != size:
             raise SpecError(f"the {side} permutation has {len(permutation)} entries, the axis has {size}")
         if not isinstance(size, int):
-            raise SpecError(f"the {side} permutation is a list, but the axis has the symbolic size {size}: bind it first")
+            raise SpecError(
+                f"the {side} permutation is a list, but the axis has the symbolic size {size}: bind it first"
+            )
         return None
     stride = stride_of(permutation)
     if not isinstance(size, int):

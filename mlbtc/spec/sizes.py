@@ -7,12 +7,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import sympy as sp
 
 from mlbtc.errors import SpecError
 
-Size = int | sp.Expr
+Size: TypeAlias = int | sp.Expr
 """A bound size is a Python `int`; a symbolic one is a sympy expression."""
 
 MAX_SIZE = 2**24
@@ -86,7 +87,9 @@ _OPERATORS = {ast.Add: sp.Add, ast.Mult: sp.Mul}
 def _parse(text: str, what: str) -> sp.Expr:
     """Parse an arithmetic expression without evaluating any Python."""
     if len(text) > MAX_EXPRESSION_CHARS:
-        raise SpecError(f"{what} is an expression of {len(text)} characters, at most {MAX_EXPRESSION_CHARS} are allowed")
+        raise SpecError(
+            f"{what} is an expression of {len(text)} characters, at most {MAX_EXPRESSION_CHARS} are allowed"
+        )
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -120,7 +123,7 @@ def substitute(size: Size, values: Mapping[str, Size], what: str = "a size") -> 
     return as_size(bound, what)
 
 
-def product(sizes: "list[Size] | tuple[Size, ...]") -> Size:
+def product(sizes: list[Size] | tuple[Size, ...]) -> Size:
     """Return the product of `sizes`, an `int` if all of them are."""
     if all(isinstance(s, int) for s in sizes):
         return math.prod(s for s in sizes if isinstance(s, int))

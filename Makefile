@@ -1,0 +1,55 @@
+# Every target sets up what it needs: `make demo` and `make test` work on a machine with Python >= 3.11 and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# One thread per worker: the workers already fill the cores. A user's own number is left alone.
+TEST_THREADS ?= 1
+PYTEST := OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-slow lint bench clean
+
+help:  ## say what each target does
+	@echo "make TARGET, where TARGET is one of"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+	@echo "PYTHON=python3.12 chooses the interpreter for $(VENV), PYTEST_ARGS='-k rank' goes to pytest."
+
+setup: $(STAMP)  ## install mlbtc and its development tools in .venv
+
+demo: $(STAMP)  ## analyse, compile, check and train: a few minutes, offline, writes to runs/demo
+	$(BIN)/python examples/demo.py
+
+test: $(STAMP)  ## run the tests, without those marked slow
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-slow: $(STAMP)  ## run all tests
+	$(PYTEST) -m "" $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## ruff and mypy, as in CI
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p mlbtc
+
+bench: $(STAMP)  ## time linear layers and attention against their rivals
+	$(BIN)/mlbtc bench linear
+	$(BIN)/mlbtc bench attention
+
+clean:  ## remove .venv, builds and caches; runs/ and variants/ stay
+	rm -rf $(VENV) build dist *.egg-info .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name .git -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "mlbtc needs Python 3.11 or newer, and there is no '$(PYTHON)'; name one: make setup PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || "$(PYTHON)" -c 'import platform, sys; sys.exit(None if sys.version_info >= (3, 11) else \
+	  "mlbtc needs Python 3.11 or newer, and $(PYTHON) is " + platform.python_version() \
+	  + "; name another: make setup PYTHON=python3.12")'
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv --clear $(VENV)
+	@echo "Installing mlbtc and PyTorch in $(VENV): a minute or two, once"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,10 @@
+"""Attention layers: kernels over nested blocks of tokens, and modules made from attention specs."""
+
+if __name__ != "mlbtc.attention":
+    raise ImportError(f"import mlbtc.attention, not {__name__}")
+
+from mlbtc.attention.build import compile_attention, generate_attention
+from mlbtc.attention.functional import BACKENDS, mlr_attention
+from mlbtc.spec.attention import AttentionSpec
+
+__all__ = ["BACKENDS", "AttentionSpec", "compile_attention", "generate_attention", "mlr_attention"]

@@ -1,0 +1,106 @@
+"""Attention specs to source and modules."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from mlbtc.analysis import AttentionReport, analyze
+from mlbtc.attention.kernels import reference, strips
+from mlbtc.codegen.emit_torch import check_class_name, render
+from mlbtc.codegen.loading import load_source
+from mlbtc.codegen.matrix import check_target
+from mlbtc.spec.attention import AttentionSpec
+from mlbtc.spec.naming import class_name as class_name_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionContext:
+    """What the template of an attention layer shows."""
+
+    summary: str
+    header: tuple[str, ...]
+    class_name: str
+    spec: AttentionSpec
+    kernels: tuple[str, ...]
+
+
+def generate_attention(spec: AttentionSpec, *, class_name: str | None = None, target: str = "auto") -> str:
+    """Return the source of an attention layer; it imports torch only.
+
+    Args:
+        spec: the layer.
+        class_name: the name of the class; None makes one of the spec's name.
+        target: "torch", or "auto" for the best one available.
+
+    Raises:
+        BackendError: the target is not available.
+    """
+    check_target(target)
+    name = check_class_name(class_name or class_name_of(spec.name))
+    report = analyze(spec, batch=spec.context)
+    assert isinstance(report, AttentionReport)
+    kernels = (_body(reference), _body(strips)) if spec.variant == "mlr" else ()
+    summary = f"{spec.name}: {spec.variant} attention, emitted by mlbtc. Needs torch only."
+    context = AttentionContext(summary, _header(spec, report), name, spec, kernels)
+    return render("attention_torch.py.jinja", context=context)
+
+
+def _header(spec: AttentionSpec, report: AttentionReport) -> tuple[str, ...]:
+    standard = report.tokens**2 * spec.width
+    costs = [
+        f"parameters  {int(report.parameters):,}",
+        f"MACs        {int(report.macs):,} for one sequence of {spec.context} tokens, all pairs",
+        f"scores      {int(report.scores):,} of them (standard attention {standard:,})",
+        f"key cache   {int(report.key_cache):,} elements (standard attention {spec.context * spec.width:,})",
+    ]
+    yaml = spec.to_yaml().rstrip().splitlines()
+    return ("Spec:", *(f"    {line}" for line in yaml), "", "Costs:", *(f"    {line}" for line in costs))
+
+
+def _body(module: ModuleType) -> str:
+    """Return the source of a kernel module behind its imports."""
+    source = inspect.getsource(module)
+    tree = ast.parse(source)
+    last = max(node.end_lineno or 0 for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
+    lines = source.splitlines()[last:]
+    kept = [line for line in lines if not line.startswith("# Everything below is inlined")]
+    return "\n".join(kept).strip()
+
+
+def compile_attention(
+    spec: AttentionSpec,
+    *,
+    bias: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    target: str = "auto",
+) -> nn.Module:
+    """Return an attention layer, (B, T, width) to (B, T, width) for any T.
+
+    Args:
+        spec: the layer.
+        bias: whether the four projections have a bias.
+        device: where parameters are made.
+        dtype: of the parameters.
+        target: as for `generate_attention`.
+
+    Returns:
+        The module; `module.source` is its source, `module.spec` the spec.
+
+    Raises:
+        BackendError: the target is not available.
+    """
+    name = class_name_of(spec.name)
+    source = generate_attention(spec, class_name=name, target=target)
+    module: Any = getattr(load_source(source), name)(bias=bias, device=device, dtype=dtype)
+    module.spec = spec
+    module.source = source
+    return module

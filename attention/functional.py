@@ -1,0 +1,124 @@
+"""`mlr_attention`: the functional interface over all backends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mlbtc.attention.kernels import reference_attention, strip_attention
+from mlbtc.errors import BackendError, SpecError
+
+Backend = Literal["auto", "strips", "reference"]
+BACKENDS: tuple[str, ...] = ("auto", "strips", "reference")
+
+
+def mlr_attention(
+    query: Tensor,  # (B, H, Tq, R)
+    key: Tensor,  # (B, Hkv, Tk, R)
+    value: Tensor,  # (B, Hkv, Tk, Dv)
+    ranks: Sequence[int],
+    block_sizes: Sequence[int | None],
+    *,
+    causal: bool = True,
+    scale: float | Sequence[float] | None = None,
+    backend: Backend | str = "auto",
+) -> Tensor:
+    """Return MLR attention (paper, section 4).
+
+    The scores are s_ij = sum of scale_l q_i^(l) . k_j^(l) over the levels l whose blocks hold both i and j. With one
+    level it equals `torch.nn.functional.scaled_dot_product_attention` on the same arguments.
+
+    Args:
+        query: `(B, H, Tq, R)` with R the sum of ranks; the queries are the last Tq positions.
+        key: `(B, Hkv, Tk, R)`; Hkv divides H, and heads that share keys are neighbours.
+        value: `(B, Hkv, Tk, Dv)`.
+        ranks: r_1, ..., r_L, the features of each level in order.
+        block_sizes: b_1 >= ... >= b_L in tokens, each a multiple of the next; None is the whole sequence. Blocks start
+            at position 0 and the last one may be partial. Pairs that share no block have score 0.
+        causal: whether query i sees keys up to its own position only.
+        scale: None for 1 / sqrt(R), one number, or one per level.
+        backend: "strips" (row strips, linear memory), "reference" (dense), or "auto": strips where Tq = Tk and the call
+            is not being traced by torch.compile or torch.export, else the reference.
+
+    Returns:
+        `(B, H, Tq, Dv)` in the dtype of `value`; half precision is accumulated in float32 by the strips.
+
+    Raises:
+        SpecError: shapes, ranks or blocks do not fit.
+        BackendError: the backend is unknown or cannot take these arguments.
+    """
+    blocks = _check(query, key, value, ranks, block_sizes)
+    chosen = _choose(backend, query, key)
+    features = query.new_tensor(_feature_scales(scale, ranks))
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    attend = strip_attention if chosen == "strips" else reference_attention
+    return attend(query * features, key, value, tuple(ranks), blocks, causal)
+
+
+def _choose(backend: str, query: Tensor, key: Tensor) -> str:
+    if backend not in BACKENDS:
+        raise BackendError(f"unknown backend {backend!r}; available in this version: {', '.join(BACKENDS)}")
+    same = query.shape[2] == key.shape[2]
+    if backend == "strips" and not same:
+        raise BackendError(
+            f"backend 'strips' needs as many queries as keys, found {query.shape[2]} and {key.shape[2]}; "
+            "use 'reference'"
+        )
+    if backend != "auto":
+        return backend
+    return "strips" if same and not torch.compiler.is_compiling() else "reference"
+
+
+def _feature_scales(scale: float | Sequence[float] | None, ranks: Sequence[int]) -> list[float]:
+    """Return one factor per feature."""
+    if scale is None:
+        scale = sum(ranks) ** -0.5
+    per_level = [float(scale)] * len(ranks) if isinstance(scale, int | float) else [float(s) for s in scale]
+    if len(per_level) != len(ranks):
+        raise SpecError(f"scale is one number or one per level, found {len(per_level)} for {len(ranks)} levels")
+    return [factor for factor, rank in zip(per_level, ranks, strict=True) for _ in range(rank)]
+
+
+def _check(
+    query: Tensor, key: Tensor, value: Tensor, ranks: Sequence[int], block_sizes: Sequence[int | None]
+) -> tuple[int, ...]:
+    """Check the arguments and return the block sizes as numbers."""
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if tensor.dim() != 4:
+            raise SpecError(f"{name} must be (batch, heads, tokens, features), found the shape {tuple(tensor.shape)}")
+    if not ranks or len(ranks) != len(block_sizes):
+        raise SpecError(f"each level needs a rank and a block size, found {len(ranks)} and {len(block_sizes)}")
+    if any(rank < 1 for rank in ranks):
+        raise SpecError(f"ranks must be at least 1, found {list(ranks)}")
+    if query.shape[3] != sum(ranks) or key.shape[3] != sum(ranks):
+        raise SpecError(
+            f"query and key need {sum(ranks)} features, the sum of ranks; found {query.shape[3]} and {key.shape[3]}"
+        )
+    if key.shape[:3] != value.shape[:3] or query.shape[0] != key.shape[0] or query.shape[1] % key.shape[1]:
+        raise SpecError(
+            "batch, heads and tokens do not fit: query "
+            f"{tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
+        )
+    if query.shape[2] > key.shape[2]:
+        raise SpecError(
+            f"queries are the last positions of the keys, found {query.shape[2]} queries, {key.shape[2]} keys"
+        )
+    return _numbers(block_sizes, max(1, key.shape[2]))
+
+
+def _numbers(block_sizes: Sequence[int | None], tokens: int) -> tuple[int, ...]:
+    """Replace None by one block over everything, a multiple of the next size so that sizes stay nested."""
+    numbers: list[int] = []
+    for block in reversed(block_sizes):
+        after = numbers[-1] if numbers else 1
+        if block is None:
+            block = -(-max(tokens, after) // after) * after
+        if block < 1 or block % after:
+            raise SpecError(f"each block size divides the one before, found {list(block_sizes)}")
+        numbers.append(block)
+    return tuple(reversed(numbers))

@@ -1,0 +1,5 @@
+"""The command line, `mlbtc --help`."""
+
+from mlbtc.cli.app import main
+
+__all__ = ["main"]

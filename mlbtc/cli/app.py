@@ -1,0 +1,78 @@
+"""The commands and what happens to errors: one message on stderr, exit status 2."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import mlbtc
+from mlbtc.cli.analyze import analyze_command
+from mlbtc.cli.bench import app as bench_app
+from mlbtc.cli.compile import compile_command
+from mlbtc.cli.train import app as train_app
+from mlbtc.errors import MlbtcError
+
+HELP = """mlbtc compiles structured matrices: from a short spec to an exact cost report, readable PyTorch
+source, and attention layers that train.
+
+A spec file says what the matrix is:
+
+    shape: [D, D]
+    symbols: {D: 1024}
+    levels:
+      - {blocks: 1, rank: 32}        # low rank, everywhere
+      - {blocks: 4, rank: 8}         # four low-rank blocks on the diagonal
+      - {family: btt, rank: 2}       # a block tensor train
+
+Then:
+
+    mlbtc analyze spec.yaml                      # parameters, MACs, rank: symbolic and in numbers
+    mlbtc compile spec.yaml -o layer.py          # a module that needs torch only
+    mlbtc train icl --attention mlr              # in-context regression with an attention spec
+    mlbtc train forecast --data ETTh1.csv        # forecasting, against the trivial rivals
+
+Every command exits with 0, or with 2 and one message that says where the input is wrong and what would be right.
+"""
+
+app = typer.Typer(
+    name="mlbtc",
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("analyze")(analyze_command)
+app.command("compile")(compile_command)
+app.add_typer(train_app, name="train")
+app.add_typer(bench_app, name="bench")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mlbtc {mlbtc.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+_options.__doc__ = HELP
+
+
+def main() -> None:
+    """Run the command line; errors of mlbtc become one message and exit status 2."""
+    try:
+        app()
+    except MlbtcError as error:
+        typer.echo(f"mlbtc: {error}", err=True)
+        sys.exit(2)

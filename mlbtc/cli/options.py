@@ -1,0 +1,36 @@
+"""What several commands share: reading a spec file and giving values to its symbols."""
+
+from __future__ import annotations
+
+import re
+
+from mlbtc.errors import SpecError, nearest
+from mlbtc.spec import MLBTC, AttentionSpec, load
+
+_ASSIGNMENT = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*([0-9]{1,12})\s*")
+
+
+def load_with(path: str, assignments: list[str] | None) -> MLBTC | AttentionSpec:
+    """Read a spec file and apply `--set NAME=NUMBER` options as defaults of its symbols.
+
+    Raises:
+        SpecError: the file or an assignment is wrong.
+    """
+    spec = load(path)
+    values = dict(_parse(text) for text in assignments or [])
+    if not values:
+        return spec
+    symbols = spec.symbols if isinstance(spec, MLBTC) else ()
+    for name in values:
+        if name not in symbols:
+            hint = nearest(name, symbols) if symbols else "it has no symbols"
+            raise SpecError(f"--set {name}: {path} has no symbol {name!r}; {hint}")
+    assert isinstance(spec, MLBTC)
+    return spec.with_defaults(values)
+
+
+def _parse(text: str) -> tuple[str, int]:
+    match = _ASSIGNMENT.fullmatch(text)
+    if match is None:
+        raise SpecError(f"--set takes NAME=NUMBER such as D=2048, found {text!r}")
+    return match.group(1), int(match.group(2))

@@ -1,0 +1,67 @@
+"""`compile` and `generate` for every kind of spec."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlbtc.attention.build import compile_attention, generate_attention
+from mlbtc.codegen.matrix import compile_matrix, generate_matrix
+from mlbtc.errors import SpecError
+from mlbtc.spec import MLBTC, AttentionSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def compile(
+    spec: MLBTC | AttentionSpec,
+    *,
+    bias: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    tokens: int | None = None,
+    target: str = "auto",
+) -> nn.Module:
+    """Return a module for a spec: a matrix (..., in) to (..., out), or an attention layer (B, T, width) to the same.
+
+    Args:
+        spec: a matrix or attention spec; symbols must be bound or have defaults.
+        bias: whether the matrix, or each of the four projections, has a bias.
+        device: where parameters are made.
+        dtype: of the parameters.
+        tokens: the number of tokens per call for which a matrix is planned; None for one.
+        target: "torch", or "auto" for the best one available.
+
+    Returns:
+        The module; `module.source` is the source that it was loaded from, `module.spec` its spec.
+
+    Raises:
+        PlanError: a symbol has no value.
+        GraphError: the spec is not a matrix.
+        BackendError: the target is not available.
+    """
+    if isinstance(spec, AttentionSpec):
+        return compile_attention(spec, bias=bias, device=device, dtype=dtype, target=target)
+    if isinstance(spec, MLBTC):
+        return compile_matrix(spec, bias=bias, device=device, dtype=dtype, tokens=tokens, target=target)
+    raise SpecError(f"compile takes an MLBTC or an AttentionSpec, found {type(spec).__name__}")
+
+
+def generate(spec: MLBTC | AttentionSpec, *, class_name: str | None = None, target: str = "auto") -> str:
+    """Return the source that `compile` would load, as text.
+
+    Args:
+        spec: a matrix or attention spec.
+        class_name: the name of the class; None makes one of the spec's name.
+        target: as for `compile`.
+
+    Raises:
+        PlanError, GraphError, BackendError: as for `compile`.
+        CodegenError: the class name is no identifier.
+    """
+    if isinstance(spec, AttentionSpec):
+        return generate_attention(spec, class_name=class_name, target=target)
+    if isinstance(spec, MLBTC):
+        return generate_matrix(spec, class_name=class_name, target=target)
+    raise SpecError(f"generate takes an MLBTC or an AttentionSpec, found {type(spec).__name__}")
