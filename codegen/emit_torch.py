@@ -27,7 +27,7 @@ from mlbtc.codegen.program import (
 from mlbtc.errors import CodegenError
 from mlbtc.spec import permutation as runtime
 
-LINE = 110
+LINE = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +123,16 @@ def render(template: str, **context: object) -> str:
 def _std(parameter: Parameter, levels: int) -> str:
     """Return the standard deviation that keeps unit variance through a step and over the sum of the levels."""
     terms = parameter.fan_in * (levels if parameter.last_of_level else 1)
-    return f"{terms} ** -0.5"
+    return f"{terms}**-0.5"
 
 
 def _lines(level: tuple[Instruction, ...]) -> list[str]:
-    return [f"{i.result.name} = {_expression(i)}  # {i.result.comment}" for i in level]
+    lines = []
+    for instruction in level:
+        code, comment = f"{instruction.result.name} = {_expression(instruction)}", f"# {instruction.result.comment}"
+        # Behind the code where both fit into a line, else above it.
+        lines += [f"{code}  {comment}"] if len(code) + len(comment) + 10 <= LINE else [comment, code]
+    return lines
 
 
 def _expression(instruction: Instruction) -> str:

@@ -42,9 +42,11 @@ def lower(spec: MLBTC, plan: Plan) -> Program:
         PlanError: a size is still symbolic.
     """
     if spec.symbols:
+        where = f"{spec.origin.where()}: " if spec.origin else ""
+        first = spec.symbols[0]
         raise PlanError(
-            f"{spec.name!r} has the open symbols {', '.join(spec.symbols)}: bind them first, "
-            f"for instance spec.bind({spec.symbols[0]}=1024)"
+            f"{where}{spec.name!r} has the open symbols {', '.join(spec.symbols)}: give them values, for instance with "
+            f"--set {first}=1024, symbols: {{{first}: 1024}} in the file, or spec.bind({first}=1024)"
         )
     builder = _Builder(spec)
     for number, (level, level_plan) in enumerate(zip(spec.levels, plan.levels, strict=True)):

@@ -80,7 +80,7 @@ def _proof(spec: MLBTC, contraction: ContractionGraph, cuts: list[Size], bound: 
     for number, (cut, proof) in enumerate(zip(cuts, proofs, strict=True)):
         # Other levels can be zero, so the generic rank of a sum is at least that of each term.
         if proof and cut == bound:
-            return f"level {number} alone has this rank ({proof})"
+            return f"level {number} alone has it; {proof}"
     return "nested low rank" if _is_nested_low_rank(spec.levels) else None
 
 

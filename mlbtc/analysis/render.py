@@ -19,7 +19,7 @@ def matrix_rows(report: Report) -> list[Row]:
         _row("parameters", report.parameters, dense["parameters"]),
         _per_token_row("MACs", report, report.macs, dense["macs"]),
         _per_token_row("FLOPs", report, report.flops, dense["flops"]),
-        _row(f"rank ({report.certainty}: {report.reason})", report.rank, None),
+        _row(f"rank ({report.certainty})", report.rank, None),
         _per_token_row("largest intermediate (elements)", report, report.peak_elements, None),
     ]
 
@@ -71,8 +71,10 @@ def _row(label: str, quantity: Quantity, dense: Quantity | None) -> Row:
 def title(report: Report | AttentionReport) -> str:
     """Return one line that says what was analysed."""
     if isinstance(report, AttentionReport):
-        return f"{report.spec} (T = {report.tokens})"
-    return f"{report.name}: {report.shape[0]} x {report.shape[1]}, {len(report.levels)} levels (T = {report.tokens})"
+        return f"{report.spec}, {report.tokens} tokens"
+    count = len(report.levels)
+    levels = "1 level" if count == 1 else f"{count} levels"
+    return f"{report.name}: {report.shape[0]} x {report.shape[1]}, {levels}, {report.tokens} tokens"
 
 
 def step_rows(report: Report) -> list[Row]:
@@ -93,17 +95,18 @@ def markdown_table(header: Row, rows: list[Row]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _notes(conditions: tuple[str, ...], warnings: tuple[str, ...]) -> list[str]:
-    notes = [f"- needs: {condition}" for condition in conditions]
-    return [*notes, *(f"- warning: {warning}" for warning in warnings)]
+def notes(report: Report) -> list[str]:
+    """Return the sentences behind the tables: why the rank is what it is, and what symbols must meet."""
+    reason = f"the rank is {'exact' if report.certainty == 'exact' else 'an upper bound'}: {report.reason}"
+    return [reason, *(f"needs: {condition}" for condition in report.conditions)]
 
 
 def report_markdown(report: Report) -> str:
     """Return the Markdown form of a matrix report."""
     parts = [f"## {title(report)}", markdown_table(HEADER, matrix_rows(report))]
     parts.append(markdown_table(STEP_HEADER, step_rows(report)))
-    notes = _notes(report.conditions, report.warnings)
-    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])]) + "\n"
+    lines = [*notes(report), *(f"warning: {warning}" for warning in report.warnings)]
+    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in lines)]) + "\n"
 
 
 def attention_markdown(report: AttentionReport) -> str:

@@ -65,8 +65,8 @@ def print_report(report: Report | AttentionReport, console: Console) -> None:
     else:
         console.print(_table(render.HEADER, render.matrix_rows(report)))
         console.print(_table(render.STEP_HEADER, render.step_rows(report)))
-    for condition in getattr(report, "conditions", ()):
-        console.print(f"needs: {condition}", highlight=False, markup=False)
+    for note in render.notes(report) if isinstance(report, Report) else ():
+        console.print(note, highlight=False, markup=False)
     for warning in report.warnings:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
 

@@ -11,6 +11,7 @@ import mlbtc
 from mlbtc.cli.analyze import analyze_command
 from mlbtc.cli.bench import app as bench_app
 from mlbtc.cli.compile import compile_command
+from mlbtc.cli.options import teach
 from mlbtc.cli.train import app as train_app
 from mlbtc.errors import MlbtcError
 
@@ -38,15 +39,15 @@ Every command exits with 0, or with 2 and one message that says where the input 
 
 app = typer.Typer(
     name="mlbtc",
-    help=HELP,
+    help=teach(HELP),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("analyze")(analyze_command)
-app.command("compile")(compile_command)
+app.command("analyze", help=teach(analyze_command.__doc__))(analyze_command)
+app.command("compile", help=teach(compile_command.__doc__))(compile_command)
 app.add_typer(train_app, name="train")
 app.add_typer(bench_app, name="bench")
 
@@ -66,7 +67,7 @@ def _options(
     pass
 
 
-_options.__doc__ = HELP
+_options.__doc__ = teach(HELP)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 from mlbtc.errors import SpecError, nearest
@@ -27,6 +28,12 @@ def load_with(path: str, assignments: list[str] | None) -> MLBTC | AttentionSpec
             raise SpecError(f"--set {name}: {path} has no symbol {name!r}; {hint}")
     assert isinstance(spec, MLBTC)
     return spec.with_defaults(values)
+
+
+def teach(text: str | None) -> str:
+    """Return a help text whose indented paragraphs keep their lines (click would join them)."""
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(f"\b\n{part}" if part.startswith("    ") else part for part in paragraphs)
 
 
 def _parse(text: str) -> tuple[str, int]:

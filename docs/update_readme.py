@@ -1,0 +1,102 @@
+"""Fill the generated parts of README.md: what the code in it prints, and the files it shows.
+
+Run `python docs/update_readme.py` to write them, `--check` to fail where they are out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import re
+import sys
+from pathlib import Path
+
+import mlbtc
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+
+EXAMPLE = """\
+import mlbtc, torch
+from mlbtc import MLBTC, Level
+
+spec = MLBTC(
+    shape=(1024, 1024),
+    levels=[
+        Level(blocks=1, rank=32),                  # low rank, everywhere
+        Level.einsum("b a c s, c b s d -> (b a) (c d)", sizes={"b": 32, "c": 32, "s": 2}),  # BTT
+    ],
+)
+print(mlbtc.analyze(spec).to_markdown())
+layer = mlbtc.compile(spec)                        # an nn.Module
+y = layer(torch.randn(8, 1024))
+"""
+
+ATTENTION = """\
+import mlbtc, torch
+from mlbtc import AttentionSpec
+
+layer = mlbtc.compile(AttentionSpec.mlr(width=512, heads=8, ranks=(48, 16), context=1024))
+y = layer(torch.randn(2, 1024, 512))               # (B, T, width) -> the same, any T
+print(mlbtc.analyze(layer.spec, batch=1024).key_cache)
+"""
+
+
+def run(code: str) -> tuple[str, dict[str, object]]:
+    """Run a snippet and return what it prints and its names."""
+    printed = io.StringIO()
+    names: dict[str, object] = {}
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), names)
+    return printed.getvalue(), names
+
+
+def parts() -> dict[str, str]:
+    """Return the text of every generated part."""
+    report, names = run(EXAMPLE)
+    source = names["layer"].source  # type: ignore[attr-defined]
+    product = source[source.index("    def _product") : source.index("    def to_dense")]
+    symbolic = mlbtc.analyze(mlbtc.load(ROOT / "examples/specs/symbolic_mlr.yaml")).to_markdown()
+    cache, _ = run(ATTENTION)
+    # A heading inside a part would become one of the README's own.
+    table = re.sub(r"^## (.*)$", r"**\1**", report, flags=re.M).strip()
+    return {
+        "example": f"```python\n{EXAMPLE}```\n\nIt prints:\n\n{table}",
+        "source": f"```python\n{_dedent(product)}```",
+        "spec": f"```yaml\n{(ROOT / 'examples/specs/local_and_global.yaml').read_text()}```",
+        "symbolic": re.sub(r"^## (.*)$", r"**\1**", symbolic, flags=re.M).strip(),
+        "attention": f"```python\n{ATTENTION}```\n\nIt prints the elements of the key cache, of which standard "
+        f"attention has 524288:\n\n```text\n{cache}```",
+    }
+
+
+def _dedent(text: str) -> str:
+    return "".join(f"{line[4:]}\n" for line in text.rstrip().splitlines())
+
+
+def fill(text: str) -> str:
+    """Return a README text with its generated parts filled in; parts without a generator stay as they are."""
+    for name, body in parts().items():
+        pattern = re.compile(rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)", re.S)
+        if not pattern.search(text):
+            raise SystemExit(f"README.md has no part called {name!r}")
+        text = pattern.sub(lambda match, body=body: f"{match.group(1)}{body}\n{match.group(2)}", text)
+    return text
+
+
+def main() -> None:
+    """Write or check README.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="fail where README.md is out of date")
+    wanted = parser.parse_args()
+    text = README.read_text()
+    filled = fill(text)
+    if wanted.check and filled != text:
+        sys.exit("README.md is out of date: run python docs/update_readme.py")
+    if not wanted.check:
+        README.write_text(filled)
+
+
+if __name__ == "__main__":
+    main()
