@@ -5,6 +5,7 @@ if __name__ != "mlbtc.attention":
 
 from mlbtc.attention.build import compile_attention, generate_attention
 from mlbtc.attention.functional import BACKENDS, mlr_attention
+from mlbtc.attention.kernels import choose_backend
 from mlbtc.spec.attention import AttentionSpec
 
-__all__ = ["BACKENDS", "AttentionSpec", "compile_attention", "generate_attention", "mlr_attention"]
+__all__ = ["BACKENDS", "AttentionSpec", "choose_backend", "compile_attention", "generate_attention", "mlr_attention"]

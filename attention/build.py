@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mlbtc.analysis import AttentionReport, analyze
-from mlbtc.attention.kernels import reference, strips
+from mlbtc.attention.kernels import automatic, expanded, reference, strips
 from mlbtc.codegen.emit_torch import check_class_name, render
 from mlbtc.codegen.loading import load_source
 from mlbtc.codegen.matrix import check_target
@@ -47,7 +47,7 @@ def generate_attention(spec: AttentionSpec, *, class_name: str | None = None, ta
     name = check_class_name(class_name or class_name_of(spec.name))
     report = analyze(spec, batch=spec.context)
     assert isinstance(report, AttentionReport)
-    kernels = (_body(reference), _body(strips)) if spec.variant == "mlr" else ()
+    kernels = tuple(map(_body, (reference, expanded, strips, automatic))) if spec.variant == "mlr" else ()
     summary = f"{spec.name}: {spec.variant} attention, emitted by mlbtc. Needs torch only."
     context = AttentionContext(summary, _header(spec, report), name, spec, kernels)
     return render("attention_torch.py.jinja", context=context)

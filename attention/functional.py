@@ -8,11 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mlbtc.attention.kernels import reference_attention, strip_attention
+from mlbtc.attention.kernels import choose_backend, expanded_attention, reference_attention, strip_attention
 from mlbtc.errors import BackendError, SpecError
 
-Backend = Literal["auto", "strips", "reference"]
-BACKENDS: tuple[str, ...] = ("auto", "strips", "reference")
+Backend = Literal["auto", "strips", "expanded", "reference"]
+BACKENDS: tuple[str, ...] = ("auto", "strips", "expanded", "reference")
+_KERNELS = {"strips": strip_attention, "expanded": expanded_attention, "reference": reference_attention}
 
 
 def mlr_attention(
@@ -40,8 +41,9 @@ def mlr_attention(
             at position 0 and the last one may be partial. Pairs that share no block have score 0.
         causal: whether query i sees keys up to its own position only.
         scale: None for 1 / sqrt(R), one number, or one per level.
-        backend: "strips" (row strips, linear memory), "reference" (dense), or "auto": strips where Tq = Tk and the call
-            is not being traced by torch.compile or torch.export, else the reference.
+        backend: "strips" (row strips, memory linear in T), "expanded" (one scaled_dot_product_attention over r_l
+            features per block, for short sequences), "reference" (dense), or "auto": what
+            `mlbtc.attention.choose_backend` names where Tq = Tk, else the reference.
 
     Returns:
         `(B, H, Tq, Dv)` in the dtype of `value`; half precision is accumulated in float32 by the strips.
@@ -51,27 +53,26 @@ def mlr_attention(
         BackendError: the backend is unknown or cannot take these arguments.
     """
     blocks = _check(query, key, value, ranks, block_sizes)
-    chosen = _choose(backend, query, key)
+    chosen = _choose(backend, query, key, ranks, blocks)
     features = query.new_tensor(_feature_scales(scale, ranks))
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-    attend = strip_attention if chosen == "strips" else reference_attention
-    return attend(query * features, key, value, tuple(ranks), blocks, causal)
+    return _KERNELS[chosen](query * features, key, value, tuple(ranks), blocks, causal)
 
 
-def _choose(backend: str, query: Tensor, key: Tensor) -> str:
+def _choose(backend: str, query: Tensor, key: Tensor, ranks: Sequence[int], blocks: Sequence[int]) -> str:
     if backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}; available in this version: {', '.join(BACKENDS)}")
     same = query.shape[2] == key.shape[2]
-    if backend == "strips" and not same:
+    if backend in ("strips", "expanded") and not same:
         raise BackendError(
-            f"backend 'strips' needs as many queries as keys, found {query.shape[2]} and {key.shape[2]}; "
+            f"backend {backend!r} needs as many queries as keys, found {query.shape[2]} and {key.shape[2]}; "
             "use 'reference'"
         )
     if backend != "auto":
         return backend
-    return "strips" if same and not torch.compiler.is_compiling() else "reference"
+    return choose_backend(query.shape[2], ranks, blocks, torch.compiler.is_compiling()) if same else "reference"
 
 
 def _feature_scales(scale: float | Sequence[float] | None, ranks: Sequence[int]) -> list[float]:
