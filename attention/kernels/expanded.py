@@ -1,7 +1,7 @@
 """MLR attention as one call of scaled_dot_product_attention, for short sequences and few blocks.
 
-A level with p blocks and r features is a single level of p r features in which every token fills the r places of its own
-block and leaves the others 0: tokens of one block then meet in their places, tokens of different blocks in none.
+A level with p blocks and r features is a single level of p r features in which every token fills the r places of its
+own block and leaves the others 0: tokens of one block meet in their places, tokens of different blocks in none.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def expanded_attention(
     width = max(expanded_width(query.shape[-2], ranks, block_sizes), value.shape[-1])
     # The fused kernels take queries, keys and values of one width only.
     wide_value = torch.nn.functional.pad(value, (0, width - value.shape[-1]))
-    wide = (_expand(x, ranks, block_sizes, width) for x in (query, key))
-    output = torch.nn.functional.scaled_dot_product_attention(*wide, wide_value, is_causal=causal, scale=1.0)
+    wide_query, wide_key = (_expand(x, ranks, block_sizes, width) for x in (query, key))
+    attend = torch.nn.functional.scaled_dot_product_attention
+    output = attend(wide_query, wide_key, wide_value, is_causal=causal, scale=1.0)
     return output[..., : value.shape[-1]]
 
 
