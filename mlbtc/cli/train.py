@@ -1,0 +1,167 @@
+"""`mlbtc train`: small transformers whose attention comes from specs. Imports torch in the command bodies only."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mlbtc.cli.options import teach
+from mlbtc.errors import SpecError
+
+INTERRUPTED = 130
+
+HELP = """Train a small transformer whose attention is any attention spec, and compare it with trivial rivals.
+
+A run writes a folder: config.json, metrics.jsonl (a JSON object per step), checkpoints, model.safetensors,
+results.json, report.md and figure.png. Ctrl-C writes a checkpoint; --resume FOLDER goes on from it, bit by bit as if
+nothing had happened. Equal seeds give equal numbers.
+
+    mlbtc train icl --attention mlr --out runs/icl
+    mlbtc train icl --resume runs/icl --steps 4000
+    mlbtc train forecast --data ETTh1.csv --attention examples/specs/forecast_mlr.yaml
+"""
+
+app = typer.Typer(help=teach(HELP), no_args_is_help=True, rich_markup_mode=None)
+
+
+class Protocol(StrEnum):
+    """Forecasting protocols."""
+
+    channels = "channels"
+    positions = "positions"
+
+
+Attention = Annotated[
+    str | None, typer.Option(help="standard, mlr, or an attention spec file (YAML).", metavar="standard|mlr|FILE.yaml")
+]
+Width = Annotated[int | None, typer.Option(help="Model width; of the spec file by default, else 32.")]
+Heads = Annotated[int | None, typer.Option(help="Attention heads; of the spec file by default, else 4.")]
+Layers = Annotated[int | None, typer.Option(help="Transformer layers; 3 (icl) or 2 by default.")]
+Steps = Annotated[int | None, typer.Option(help="Optimizer steps in all; 2000 (icl) or 200 by default.")]
+Batch = Annotated[int | None, typer.Option(help="Prompts or windows per step; 64 (icl) or 32 by default.")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate after warm-up; 0.002 (icl) or 0.001.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all random streams; 0 by default.")]
+Out = Annotated[
+    Path | None, typer.Option(help="The run folder; an earlier run there is moved aside. runs/icl or runs/forecast.")
+]
+Device = Annotated[str | None, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")]
+Resume = Annotated[
+    Path | None, typer.Option(help="Continue the run in this folder; beside it only --steps, --data and --device.")
+]
+
+
+@app.command("icl")
+def icl_command(
+    attention: Attention = None,
+    dims: Annotated[int | None, typer.Option(help="Dimensions d of a point; 8 by default.")] = None,
+    points: Annotated[int | None, typer.Option(help="Points of a prompt; 2 d by default.")] = None,
+    width: Width = None,
+    heads: Heads = None,
+    layers: Layers = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    lr: Rate = None,
+    curriculum: Annotated[
+        int | None, typer.Option(help="Steps over which dimensions and points grow from a quarter; 0: none.")
+    ] = None,
+    seed: Seed = None,
+    out: Out = None,
+    device: Device = None,
+    resume: Resume = None,
+) -> None:
+    """Learn linear regression in context: from x_1, w.x_1, ..., x_N predict w.x_N, for a new w in every prompt.
+
+    The error of predicting zero is 1. The table compares the model, on fresh prompts, with zero and with least squares
+    on the points seen so far.
+
+        mlbtc train icl                                             # standard attention, about a minute
+        mlbtc train icl --attention mlr --steps 4000 --out runs/icl-mlr
+        mlbtc train icl --attention examples/specs/icl_mlr.yaml --dims 8
+        mlbtc train icl --resume runs/icl-mlr --steps 8000
+    """
+    options = {key: value for key, value in locals().items() if key != "resume"}
+    from mlbtc.training.tasks import in_context_regression
+
+    _train(in_context_regression, options, resume)
+
+
+@app.command("forecast")
+def forecast_command(
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A CSV file like ETTh1.csv, a folder that holds it, or 'synthetic'. Without it $MLBTC_ETTH1, then "
+            "$MLBTC_DATA; without these a synthetic series.",
+            metavar="FILE.csv",
+        ),
+    ] = None,
+    attention: Attention = None,
+    protocol: Annotated[
+        Protocol | None,
+        typer.Option(help="channels (default): each feature alone, with a linear skip; positions: the paper's model."),
+    ] = None,
+    horizon: Annotated[int | None, typer.Option(help="Hours to forecast; 96 by default.")] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Look-back in hours; of the spec file by default, else the horizon, at least 96.")
+    ] = None,
+    width: Width = None,
+    heads: Heads = None,
+    layers: Layers = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    lr: Rate = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Validations (every 25 steps) without a better one before stopping; 0: never.")
+    ] = None,
+    seed: Seed = None,
+    out: Out = None,
+    device: Device = None,
+    resume: Resume = None,
+) -> None:
+    """Forecast hourly series, ETTh1 above all; the table has test errors beside those of trivial rivals.
+
+    The file has the header date,...,OT and one row per hour; 12, 4 and 4 months of 30 days are train, validation and
+    test, scaled by train statistics, and every test window counts.
+
+        mlbtc train forecast --data ETTh1.csv --attention examples/specs/forecast_mlr.yaml
+        mlbtc train forecast --data ETTh1.csv --attention standard --horizon 192
+        mlbtc train forecast --data ETTh1.csv --protocol positions --width 64 --heads 8
+        mlbtc train forecast                                        # no data at hand: a synthetic series
+    """
+    options = {key: value for key, value in locals().items() if key != "resume"}
+    from mlbtc.training.tasks import forecasting
+
+    _train(forecasting, options, resume)
+
+
+for _command in app.registered_commands:
+    _command.help = teach(_command.callback.__doc__ if _command.callback else None)
+
+
+def _train(task: Any, options: dict[str, Any], resume: Path | None) -> None:
+    """Run a task with the options that were given, and print where everything is."""
+    from mlbtc.training.errors import Interrupted
+
+    console = Console()
+    try:
+        if resume is None:
+            result = task.run(task.Config.make(**options), console=console)
+        else:
+            _refuse_beside_resume(options)
+            kept = {key: options.get(key) for key in ("steps", "data", "device")}
+            result = task.run(task.resume_config(resume, **kept), resume=True, console=console)
+    except Interrupted as stop:
+        go_on = f"mlbtc train {task.Config.task} --resume {stop.folder}"
+        typer.echo(f"{stop}; go on with: {go_on}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    result.show(console)
+
+
+def _refuse_beside_resume(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value is not None and name not in ("steps", "data", "device"):
+            raise SpecError(f"--{name} {value} cannot change beside --resume: the run folder says what the run is")

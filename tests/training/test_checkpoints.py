@@ -1,0 +1,74 @@
+import pytest
+import torch
+from torch import nn
+
+from mlbtc.training import TrainingError
+from mlbtc.training.checkpoints import load_checkpoint, save_checkpoint, save_weights
+
+CPU = torch.device("cpu")
+
+
+def test_round_trip_keeps_the_newest_only(tmp_path):
+    model, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    save_checkpoint(tmp_path, 9, other, {})
+    save_checkpoint(tmp_path, 10, model, {"best": {"mse": 0.5}, "generator": torch.arange(4)})
+    state = load_checkpoint(tmp_path, other, CPU)
+    assert torch.equal(other.weight, model.weight)
+    assert state["step"] == 10
+    assert state["best"] == {"mse": 0.5}
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000010"]
+
+
+def test_a_step_can_be_written_twice(tmp_path):
+    model = nn.Linear(3, 2)
+    for value in (1, 2):
+        save_checkpoint(tmp_path, 5, model, {"value": value})
+    assert load_checkpoint(tmp_path, model, CPU)["value"] == 2
+
+
+def test_a_crash_while_writing_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
+    model = nn.Linear(3, 2)
+    save_checkpoint(tmp_path, 1, model, {})
+    before = model.weight.detach().clone()
+    nn.init.zeros_(model.weight)
+
+    def fail(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(tmp_path, 2, model, {})
+    monkeypatch.undo()
+    assert load_checkpoint(tmp_path, model, CPU)["step"] == 1
+    assert torch.equal(model.weight, before)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(TrainingError, match="no checkpoint"):
+        load_checkpoint(tmp_path, nn.Linear(3, 2), CPU)
+
+
+def test_a_checkpoint_of_another_model(tmp_path):
+    save_checkpoint(tmp_path, 1, nn.Linear(3, 2), {})
+    with pytest.raises(TrainingError, match="not a checkpoint of this run"):
+        load_checkpoint(tmp_path, nn.Linear(4, 2), CPU)
+
+
+class Dangerous:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_a_state_file_cannot_run_code(tmp_path, capsys):
+    save_checkpoint(tmp_path, 1, nn.Linear(3, 2), {"payload": Dangerous()})
+    with pytest.raises(TrainingError, match="not a checkpoint"):
+        load_checkpoint(tmp_path, nn.Linear(3, 2), CPU)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_weights_are_replaced_whole(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_weights(nn.Linear(3, 2), path)
+    save_weights(nn.Linear(5, 2), path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]

@@ -1,0 +1,91 @@
+"""From `--attention standard | mlr | FILE.yaml` and the sizes beside it to one attention spec per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlbtc.errors import SpecError, nearest
+from mlbtc.spec import AttentionSpec, load
+from mlbtc.training.errors import TrainingError
+
+NAMES = ("standard", "mlr")
+Attention = str | AttentionSpec | tuple[AttentionSpec, ...]
+
+
+def choose_attention(
+    attention: Attention | Sequence[AttentionSpec],
+    *,
+    layers: int | None,
+    default_layers: int,
+    given: dict[str, int | None],
+    defaults: dict[str, Any],
+) -> tuple[AttentionSpec, ...]:
+    """Return one spec per layer.
+
+    Args:
+        attention: "standard", "mlr", the path of a spec file, a spec for all layers, or one per layer.
+        layers: the number of layers asked for, or None.
+        default_layers: the number of layers where nobody says.
+        given: sizes the caller asked for by name ("width", "heads", "context"), None where not; a spec must agree.
+        defaults: sizes and flags for "standard" and "mlr" where `given` has None.
+
+    Raises:
+        TrainingError: a given size contradicts a spec, or the name is unknown.
+        SpecError: the file is no spec file.
+    """
+    if isinstance(attention, str) and attention in NAMES:
+        wanted = defaults | {key: value for key, value in given.items() if value is not None}
+        return (_named(attention, **wanted),) * (default_layers if layers is None else layers)
+    if isinstance(attention, str):
+        specs: tuple[AttentionSpec, ...] = (_load(attention),)
+        where = attention
+    else:
+        specs = (attention,) if isinstance(attention, AttentionSpec) else tuple(attention)
+        where = "the attention spec"
+    for spec in specs:
+        _check_given(spec, given, where)
+    if len(specs) == 1:
+        return specs * (default_layers if layers is None else layers)
+    if layers not in (None, len(specs)):
+        raise TrainingError(f"layers is {layers}, but there are {len(specs)} attention specs, one per layer")
+    return specs
+
+
+def _named(name: str, *, width: int, heads: int, context: int, causal: bool, qk_norm: bool) -> AttentionSpec:
+    if name == "standard":
+        return AttentionSpec.standard(width, heads, context, causal, qk_norm)
+    if width < 1 or heads < 1 or width % heads:
+        raise SpecError(f"heads must divide width, found width {width} and {heads} heads")
+    ranks = default_ranks(width // heads)
+    if context % 2 and len(ranks) > 1:
+        raise TrainingError(
+            f"--attention mlr halves the sequence, but {context} tokens are odd; "
+            "give an even length, or a spec file with block_sizes"
+        )
+    return AttentionSpec.mlr(width, heads, ranks, context, None, causal, qk_norm)
+
+
+def default_ranks(head: int) -> tuple[int, ...]:
+    """Return the ranks of `--attention mlr`: three quarters global, one quarter in each half (the paper's 48|16)."""
+    local = max(1, head // 4)
+    return (head - local, local) if head > 1 else (head,)
+
+
+def _load(path: str) -> AttentionSpec:
+    is_file_name = Path(path).suffix in (".yaml", ".yml") or (path != "" and Path(path).exists())
+    if not is_file_name:
+        hint = nearest(path, NAMES)
+        raise TrainingError(f"--attention takes standard, mlr or the path of a YAML file, found {path!r}; {hint}")
+    spec = load(path)
+    if not isinstance(spec, AttentionSpec):
+        raise TrainingError(f"{path}: expected an attention spec (key `attention`), found the spec of a matrix")
+    return spec
+
+
+def _check_given(spec: AttentionSpec, given: dict[str, int | None], where: str) -> None:
+    for key, value in given.items():
+        found = getattr(spec, key)
+        if value is not None and value != found:
+            raise TrainingError(f"--{key} {value} contradicts {where}, which says {key}: {found}; leave one out")

@@ -1,0 +1,53 @@
+"""Metrics as JSON lines: one object per step, read back by figures and by a resumed run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the steps of a metrics file; a line that a crash cut short ends it."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+class MetricsFile:
+    """Appends one line per step; a context manager.
+
+    Args:
+        path: the file.
+        keep: keep the steps up to this one, as a resumed run repeats those behind its checkpoint.
+    """
+
+    def __init__(self, path: Path, keep: int) -> None:
+        kept = [row for row in read_metrics(path) if row["step"] <= keep]
+        self.seconds = kept[-1]["seconds"] if kept else 0.0
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
+        os.replace(temporary, path)
+        self.file = path.open("a", encoding="utf-8", buffering=1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.file.close()
+
+    def write(self, **values: Any) -> None:
+        """Append one step."""
+        self.file.write(_line(values))
+
+
+def _line(values: dict[str, Any]) -> str:
+    return json.dumps(values) + "\n"

@@ -1,0 +1,94 @@
+"""A small pre-norm transformer whose attention is any attention spec, one per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlbtc.compiler import compile
+from mlbtc.spec import AttentionSpec
+from mlbtc.training.errors import TrainingError
+
+
+class Block(nn.Module):
+    """`x + attention(norm(x))`, then `x + mlp(norm(x))` with a GELU MLP of 4 times the width.
+
+    Both output projections start at zero, so a new block is the identity.
+
+    Args:
+        spec: the attention of this block; it fixes the width.
+    """
+
+    # What compile returns; its class is emitted code.
+    attention: Any
+
+    def __init__(self, spec: AttentionSpec) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(spec.width, bias=False)
+        self.attention = compile(spec)
+        self.mlp_norm = nn.LayerNorm(spec.width, bias=False)
+        self.up = nn.Linear(spec.width, 4 * spec.width, bias=False)
+        self.down = nn.Linear(4 * spec.width, spec.width, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw weights with variance 1 / fan-in; the two output projections are 0."""
+        self.attention.reset_parameters()
+        nn.init.zeros_(self.attention.output.weight)
+        nn.init.normal_(self.up.weight, std=self.up.in_features**-0.5)
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
+        """Return the tokens behind the block, of the same shape."""
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.down(nn.functional.gelu(self.up(self.mlp_norm(x))))
+
+
+class Transformer(nn.Module):
+    """Linear read-in, learned positions, blocks, a last norm and a linear read-out that starts at zero.
+
+    Args:
+        specs: the attention of each layer; all of one width.
+        inputs: features of a token going in.
+        outputs: features of a token coming out.
+        positions: the most tokens that `forward` takes.
+
+    Raises:
+        TrainingError: there is no layer, or the widths differ.
+    """
+
+    def __init__(self, specs: Sequence[AttentionSpec], *, inputs: int, outputs: int, positions: int) -> None:
+        super().__init__()
+        widths = sorted({spec.width for spec in specs})
+        if len(widths) != 1:
+            raise TrainingError(f"a transformer needs layers of one width, found {widths or 'no layers'}")
+        (width,) = widths
+        self.read_in = nn.Linear(inputs, width, bias=False)
+        self.positions = nn.Parameter(torch.empty(positions, width))
+        self.blocks = nn.Sequential(*map(Block, specs))
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.read_out = nn.Linear(width, outputs, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the read-in with variance 1 / inputs and positions with 0.02; the read-out is 0."""
+        nn.init.normal_(self.read_in.weight, std=self.read_in.in_features**-0.5)
+        nn.init.normal_(self.positions, std=0.02)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.reset_parameters()
+        nn.init.ones_(self.norm.weight)
+        nn.init.zeros_(self.read_out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, inputs) to (B, T, outputs)
+        """Return one output per token."""
+        tokens = x.shape[1]
+        if tokens > self.positions.shape[0]:
+            raise TrainingError(f"the model has {self.positions.shape[0]} positions, found {tokens} tokens")
+        hidden = self.blocks(self.read_in(x) + self.positions[:tokens])
+        return self.read_out(self.norm(hidden))

@@ -1,0 +1,105 @@
+"""The training problem of forecasting: random windows, and early stopping on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlbtc.training.loop import Problem
+from mlbtc.training.seeds import seeded, stream
+from mlbtc.training.tasks.forecast_config import Config
+from mlbtc.training.tasks.forecasters import ChannelForecaster, PositionForecaster
+from mlbtc.training.tasks.series import Series, split, windows
+
+EVALUATION_BATCH = 32
+
+Forecaster = Callable[[Tensor], Tensor]
+
+
+class Forecasting(Problem):
+    """The training problem: mean squared error of random windows, and the best weights on validation.
+
+    Args:
+        config: resolved.
+        series: the data.
+    """
+
+    def __init__(self, config: Config, series: Series) -> None:
+        assert config.context is not None
+        self.config = config
+        self.device = torch.device(config.device)
+        splits = split(series, config.context)
+        self.deviation = splits.deviation
+        self.length = config.context + config.horizon
+        self.train = windows(splits.train, self.length)
+        self.validation = windows(splits.validation, self.length)[:: config.validate_stride]
+        self.test = windows(splits.test, self.length)
+        self.best: dict[str, Any] = {"mse": float("inf"), "step": 0, "weights": {}}
+        with seeded(config.seed, "model"):
+            if config.protocol == "channels":
+                model: nn.Module = ChannelForecaster(config.specs, config.context, config.horizon)
+            else:
+                features = len(series.columns)
+                model = PositionForecaster(config.specs, config.context, config.horizon, features)
+        super().__init__(model.to(self.device), stream(config.seed, "training"))
+
+    def loss(self, step: int) -> Tensor:
+        """Draw windows and return their mean squared error."""
+        chosen = torch.randint(len(self.train), (self.config.batch,), generator=self.generator)
+        past, future = self.cut(self.train[chosen])
+        loss: Tensor = (self.model(past) - future).square().mean()
+        return loss
+
+    def cut(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut windows into past and future, on the device."""
+        past, future = batch.to(self.device).split([self.length - self.config.horizon, self.config.horizon], dim=1)
+        return past, future
+
+    def measure(self, step: int) -> dict[str, Any]:
+        """Validate every so often, remember the best weights, and finish when patience is over."""
+        config = self.config
+        if step % config.validate_every:
+            return {}
+        mse = float(self.errors(self.model, self.validation)["mse"].mean())
+        if mse < self.best["mse"]:
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+            self.best = {"mse": mse, "step": step, "weights": weights}
+        self.finished = self._patience_is_over(step)
+        return {"validation_mse": mse}
+
+    def _patience_is_over(self, step: int) -> bool:
+        waited = (step - self.best["step"]) // self.config.validate_every
+        return self.config.patience > 0 and waited >= self.config.patience
+
+    def state(self) -> dict[str, Any]:
+        """Return the generator and the best weights."""
+        return super().state() | {"best": dict(self.best), "finished": self.finished}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up what `state` returned."""
+        super().load_state(state)
+        self.best = state["best"]
+        self.finished = state["finished"]
+
+    def use_best(self) -> None:
+        """Load the best weights on validation, where there was one."""
+        if self.best["weights"]:
+            self.model.load_state_dict(self.best["weights"])
+
+    @torch.no_grad()
+    def errors(self, forecaster: Forecaster, rows: Tensor) -> dict[str, Tensor]:
+        """Return the mean squared and absolute error of each feature over windows, `(features,)` in float64."""
+        was_training = self.model.training
+        self.model.eval()
+        squared = absolute = torch.zeros((), dtype=torch.float64)
+        for batch in rows.split(EVALUATION_BATCH):
+            past, future = self.cut(batch)
+            difference = (forecaster(past) - future).cpu().double()
+            squared = squared + difference.square().sum((0, 1))
+            absolute = absolute + difference.abs().sum((0, 1))
+        self.model.train(was_training)
+        count = len(rows) * self.config.horizon
+        return {"mse": squared / count, "mae": absolute / count}

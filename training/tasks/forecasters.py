@@ -1,0 +1,66 @@
+"""Forecasting models: (B, look-back, features) to (B, horizon, features), in scaled units, one class per protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mlbtc.spec import AttentionSpec
+from mlbtc.training.model import Transformer
+
+EPSILON = 1e-5
+
+
+class ChannelForecaster(nn.Module):
+    """Each feature alone, an hour a token: the encoder corrects the window, a linear map takes it to the horizon.
+
+    The window is normalised, `z = (past - mean) / deviation`, and the forecast is `W (z + encoder(z)) + b`, with the
+    normalisation undone. `W z` is the linear skip; W, b and the encoder's read-out start at zero.
+
+    Args:
+        specs: the attention of each layer.
+        look_back: hours that the model sees.
+        horizon: hours that it forecasts.
+    """
+
+    def __init__(self, specs: Sequence[AttentionSpec], look_back: int, horizon: int) -> None:
+        super().__init__()
+        self.encoder = Transformer(specs, inputs=1, outputs=1, positions=look_back)
+        self.linear = nn.Linear(look_back, horizon)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, past: Tensor) -> Tensor:  # (B, look-back, features)
+        """Return `(B, horizon, features)`."""
+        series = past.mT.flatten(0, 1)  # (B features, look-back)
+        mean, deviation = series.mean(1, keepdim=True), series.std(1, keepdim=True, correction=0) + EPSILON
+        z = (series - mean) / deviation
+        corrected = z + self.encoder(z.unsqueeze(2)).squeeze(2)
+        forecast = self.linear(corrected) * deviation + mean
+        return forecast.unflatten(0, (past.shape[0], past.shape[2])).mT
+
+
+class PositionForecaster(nn.Module):
+    """The paper's encoder: a token has all features of an hour, and token t forecasts the hour t + look-back.
+
+    Windows are normalised per feature, as in the channel protocol; the horizon is at most the look-back.
+
+    Args:
+        specs: the attention of each layer.
+        look_back: hours that the model sees.
+        horizon: hours that it forecasts: the outputs of the last tokens.
+        features: features of an hour.
+    """
+
+    def __init__(self, specs: Sequence[AttentionSpec], look_back: int, horizon: int, features: int) -> None:
+        super().__init__()
+        self.horizon = horizon
+        self.encoder = Transformer(specs, inputs=features, outputs=features, positions=look_back)
+
+    def forward(self, past: Tensor) -> Tensor:  # (B, look-back, features)
+        """Return `(B, horizon, features)`."""
+        mean, deviation = past.mean(1, keepdim=True), past.std(1, keepdim=True, correction=0) + EPSILON
+        outputs = self.encoder((past - mean) / deviation)[:, -self.horizon :]
+        return torch.addcmul(mean, outputs, deviation)

@@ -1,0 +1,181 @@
+"""In-context regression (Garg et al. 2022; the paper's experiment 1): learn to fit a line within one forward pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from rich.console import Console
+from torch import Tensor
+
+from mlbtc.training import figures
+from mlbtc.training.attention import choose_attention
+from mlbtc.training.checkpoints import save_weights
+from mlbtc.training.config import RunConfig, choose_device
+from mlbtc.training.errors import TrainingError
+from mlbtc.training.loop import Problem, fit
+from mlbtc.training.metrics import read_metrics
+from mlbtc.training.model import Transformer
+from mlbtc.training.report import Result, Table, finish
+from mlbtc.training.runs import load_config, open_run
+from mlbtc.training.seeds import seeded, stream
+from mlbtc.training.tasks.prompts import Curriculum, draw_prompts, least_squares_errors, zero_errors
+
+LAYERS = 3
+SIZES: dict[str, int] = {"width": 32, "heads": 4}
+
+
+class Config(RunConfig):
+    """Options of an in-context regression run.
+
+    Attributes:
+        dims: d, the dimensions of a point.
+        points: N, the points of a prompt; None for 2 d.
+        curriculum: steps over which dimensions and points grow from a quarter to all; 0 for none.
+        evaluation_prompts: fresh prompts for the final table.
+    """
+
+    task: ClassVar[str] = "icl"
+
+    dims: int = Field(8, ge=1, le=4096)
+    points: int | None = Field(None, ge=1)
+    curriculum: int = Field(500, ge=0)
+    evaluation_prompts: int = Field(1024, ge=1)
+    steps: int = Field(2000, ge=1)
+    batch: int = Field(64, ge=1)
+    lr: float = Field(2e-3, gt=0, allow_inf_nan=False)
+    out: Path = Path("runs/icl")
+
+    def resolved(self) -> Config:
+        """Return the config with every choice made: specs, sizes, points, device.
+
+        Raises:
+            TrainingError: options contradict each other or the attention spec.
+        """
+        points = self.points or 2 * self.dims
+        specs = choose_attention(
+            self.attention,
+            layers=self.layers,
+            default_layers=LAYERS,
+            given={"width": self.width, "heads": self.heads},
+            defaults={**SIZES, "context": 2 * points, "causal": True, "qk_norm": True},
+        )
+        if not all(spec.causal for spec in specs):
+            raise TrainingError(
+                "in-context regression predicts a target from what stands before it; the attention spec says "
+                "causal: false, so a token would see its answer; set causal: true"
+            )
+        sizes = {"width": specs[0].width, "heads": specs[0].heads, "layers": len(specs)}
+        device = str(choose_device(self.device))
+        return self.replace(attention=specs, points=points, device=device, **sizes)
+
+
+class Regression(Problem):
+    """The training problem: the mean over points of (prediction - w.x)^2.
+
+    Args:
+        config: resolved.
+    """
+
+    def __init__(self, config: Config) -> None:
+        assert config.points is not None
+        self.config = config
+        self.device = torch.device(config.device)
+        self.curriculum = Curriculum(config.dims, config.points, config.curriculum)
+        with seeded(config.seed, "model"):
+            model = Transformer(config.specs, inputs=config.dims, outputs=1, positions=2 * config.points)
+        super().__init__(model.to(self.device), stream(config.seed, "training"))
+
+    def loss(self, step: int) -> Tensor:
+        """Draw prompts of the curriculum's size and return their mean squared error."""
+        active, points = self.curriculum.at(step)
+        prompts = draw_prompts(self.config.batch, self.config.dims, active, points, self.generator).to(self.device)
+        return (self.predict(prompts.tokens()) - prompts.targets).square().mean()
+
+    def predict(self, tokens: Tensor) -> Tensor:  # (B, 2N, d) to (B, N)
+        """Return the predictions, read where the points stand."""
+        predictions: Tensor = self.model(tokens)[:, 0::2, 0]
+        return predictions
+
+    def measure(self, step: int) -> dict[str, Any]:
+        """Return the size of the curriculum."""
+        active, points = self.curriculum.at(step)
+        return {"dims": active, "points": points}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, list[float]]:
+        """Return errors by position, of the model and its rivals, on prompts that training never draws."""
+        config = self.config
+        assert config.points is not None
+        generator = stream(config.seed, "evaluation")
+        prompts = draw_prompts(config.evaluation_prompts, config.dims, config.dims, config.points, generator)
+        self.model.eval()
+        parts = [self.predict(part.to(self.device)).cpu() for part in prompts.tokens().split(256)]
+        errors = (torch.cat(parts).double() - prompts.targets.double()).square().mean(0)
+        found = {
+            "model": errors,
+            "zero predictor": zero_errors(prompts),
+            "least squares": least_squares_errors(prompts),
+        }
+        # Rounded, as the last bits of a LAPACK solve depend on where its input lies in memory.
+        return {name: [round(value, 9) for value in values.tolist()] for name, values in found.items()}
+
+
+def run(config: Config, *, resume: bool = False, console: Console | None = None) -> Result:
+    """Train, evaluate on fresh prompts and write the run folder.
+
+    Args:
+        config: need not be resolved.
+        resume: continue the run in `config.out`; see `resume_config`.
+        console: for progress and messages; standard output by default.
+
+    Returns:
+        The final errors, at the last point and as the mean over points, of the model, the zero predictor and least
+        squares; and where report and figure are.
+
+    Raises:
+        TrainingError: an option is wrong, or the loss diverged.
+        Interrupted: Ctrl-C or SIGTERM; the run can be resumed.
+    """
+    console = console or Console()
+    config = config.resolved()
+    problem = Regression(config)
+    folder = open_run(config, {}, resume=resume, console=console)
+    steps = fit(problem, config, folder, resume=resume, console=console)
+    save_weights(problem.model, folder.model)
+    errors = problem.evaluate()
+    metrics = {name: {"last": values[-1], "mean": sum(values) / len(values)} for name, values in errors.items()}
+    return finish(
+        config,
+        folder,
+        model=problem.model,
+        metrics={"errors": metrics, "errors_by_position": errors},
+        table=_table(config, metrics),
+        notes=_notes(config),
+        steps=steps,
+        figure=figures.errors_by_position(folder.figure, read_metrics(folder.metrics), errors),
+    )
+
+
+def resume_config(folder: Path, **changes: Any) -> Config:
+    """Return the config of an earlier run with some options changed, for `run(config, resume=True)`."""
+    return load_config(Config, folder, **changes)
+
+
+def _table(config: Config, metrics: dict[str, dict[str, float]]) -> Table:
+    title = (
+        f"mean squared error at d = {config.dims}, {config.points} points, {config.evaluation_prompts} fresh prompts"
+    )
+    rows = tuple((name, f"{errors['last']:.4f}", f"{errors['mean']:.4f}") for name, errors in metrics.items())
+    return Table(title, ("predictor", "last point", "mean over points"), rows)
+
+
+def _notes(config: Config) -> tuple[str, ...]:
+    assert config.points is not None
+    tokens = 2 * config.points
+    contexts = sorted({spec.context for spec in config.specs if spec.variant == "mlr"} - {tokens})
+    return tuple(
+        f"the blocks of the attention spec are those of {context} tokens, a prompt has {tokens}" for context in contexts
+    )
