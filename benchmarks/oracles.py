@@ -1,0 +1,88 @@
+"""Float64 references: slow, obvious, and without a line of what they check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import opt_einsum
+import torch
+from torch import Tensor
+
+from mlbtc.spec import MLBTC, Level
+
+
+def linear_results(spec: MLBTC, factors: Sequence[Tensor], x: Tensor, grad: Tensor) -> list[Tensor]:
+    """Return y, dL/dx and every dL/dfactor of L = sum of grad * y, for x `(T, in)` and grad `(T, out)`.
+
+    L is linear in the output gradient, in x and in each factor, so each result is the same sum of products with one
+    operand left out. Levels with permutations are not supported.
+    """
+    out = int(spec.shape[0])
+    arrays, x, grad = [t.detach().double().numpy() for t in factors], x.detach().double(), grad.detach().double()
+    y, grad_x, grads = np.zeros((x.shape[0], out)), np.zeros(x.shape), []
+    position = 0
+    for level in spec.levels:
+        assert (level.rows, level.columns) == (None, None)
+        count = len(level.expression.factors)
+        own = arrays[position : position + count]
+        sums = _left_out(level, own, x.numpy(), grad.numpy())
+        y += sums[0].reshape(y.shape)
+        grad_x += sums[1].reshape(grad_x.shape)
+        grads += sums[2:]
+        position += count
+    return [torch.from_numpy(np.ascontiguousarray(array)) for array in (y, grad_x, *grads)]
+
+
+def _left_out(level: Level, factors: Sequence[np.ndarray], x: np.ndarray, grad: np.ndarray) -> list[np.ndarray]:
+    """Return the sums of products without the output gradient, without x, and without each factor."""
+    number = {name: place for place, name in enumerate(level.expression.indices)}
+    sizes = level.size_of
+    tokens = len(number)
+    names = [
+        (tokens, *(number[i] for i in level.expression.output)),
+        (tokens, *(number[i] for i in level.expression.input)),
+        *(tuple(number[i] for i in factor) for factor in level.expression.factors),
+    ]
+    inner = [[int(sizes[i]) for i in axis] for axis in (level.expression.output, level.expression.input)]
+    arrays = [grad.reshape(-1, *inner[0]), x.reshape(-1, *inner[1]), *factors]
+    found = []
+    for left_out in range(len(arrays)):
+        kept = [place for place in range(len(arrays)) if place != left_out]
+        operands = [part for place in kept for part in (arrays[place], names[place])]
+        found.append(float(level.scale) * opt_einsum.contract(*operands, names[left_out]))
+    return found
+
+
+def attention_results(
+    query: Tensor, key: Tensor, value: Tensor, grad: Tensor, ranks: Sequence[int], block_sizes: Sequence[int]
+) -> list[Tensor]:
+    """Return the output and dL/dquery, dL/dkey, dL/dvalue of causal MLR attention, L = sum of grad * output.
+
+    Every block of every level adds its own matrix product to its own square of the scores.
+    """
+    q, k, v, g = (t.detach().double() for t in (query, key, value, grad))
+    scale, tokens = sum(ranks) ** -0.5, q.shape[2]
+    squares = []
+    start = 0
+    for rank, block in zip(ranks, block_sizes, strict=True):
+        for first in range(0, tokens, block):
+            squares.append((slice(first, min(first + block, tokens)), slice(start, start + rank)))
+        start += rank
+    scores = torch.zeros(*q.shape[:3], tokens, dtype=torch.float64)
+    for rows, level in squares:
+        scores[..., rows, rows] += scale * q[..., rows, level] @ k[..., rows, level].mT
+    scores += torch.full((tokens, tokens), float("-inf"), dtype=torch.float64).triu(1)
+    scores -= scores.amax(-1, keepdim=True)
+    weights = scores.exp_()
+    weights /= weights.sum(-1, keepdim=True)
+    output = weights @ v
+    grad_value = weights.mT @ g
+    # d softmax: w * (dw - sum of w * dw), and the inner sum is grad . output.
+    grad_scores = weights * (g @ v.mT - (g * output).sum(-1, keepdim=True))
+    grad_query, grad_key = torch.zeros_like(q), torch.zeros_like(k)
+    for rows, level in squares:
+        square = scale * grad_scores[..., rows, rows]
+        grad_query[..., rows, level] += square @ k[..., rows, level]
+        grad_key[..., rows, level] += square.mT @ q[..., rows, level]
+    return [output, grad_query, grad_key, grad_value]

@@ -1,0 +1,116 @@
+"""What a benchmark leaves: the machine, the settings and the results, as JSON and as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from mlbtc.benchmarks.runner import BenchmarkError, Result, Settings, barrier_seconds
+from mlbtc.codegen.loading import write_atomically
+
+SLOW_BARRIER = 5e-4
+"""Seconds for a tiny product above which threads share a core."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_WAIT_POLICY", "GOMP_CPU_AFFINITY", "MKL_NUM_THREADS")
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Return what timings depend on; `barrier_seconds` is measured now, with `threads` threads."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "einsum_optimizes_order": torch.backends.opt_einsum.is_available(),
+        "environment": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+        "barrier_seconds": barrier_seconds(threads),
+    }
+
+
+def _cpu_model(info: Path = Path("/proc/cpuinfo")) -> str:
+    try:
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def as_json(suite: str, settings: Settings, results: Sequence[Result], here: Mapping[str, Any]) -> str:
+    """Return the record of a run: `{"suite", "machine", "settings", "results"}`; times in seconds."""
+    how = {**dataclasses.asdict(settings), "dtype": str(settings.dtype).removeprefix("torch.")}
+    record = {
+        "suite": suite,
+        "machine": dict(here),
+        "settings": how,
+        "results": [dataclasses.asdict(result) for result in results],
+    }
+    return json.dumps(record, indent=2) + "\n"
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before anything is timed.
+
+    Raises:
+        BenchmarkError: the folder does not exist or is not writable, or the path is a folder.
+    """
+    if path.is_dir():
+        raise BenchmarkError(f"--out {path}: that is a folder, name a file in it")
+    if not path.parent.is_dir():
+        raise BenchmarkError(f"--out {path}: the folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise BenchmarkError(f"--out {path}: the folder {path.parent} cannot be written")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a record in one go.
+
+    Raises:
+        BenchmarkError: it cannot be written.
+    """
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise BenchmarkError(f"--out {path}: cannot write: {error.strerror or error}") from None
+
+
+def table(results: Sequence[Result]) -> Table:
+    """Return one row per candidate; a ratio behind `~` had noisy rounds on either side."""
+    shown = Table(box=None, header_style="bold")
+    for column in ("case", "sizes", "mode", "candidate"):
+        shown.add_column(column, no_wrap=True)
+    for column in ("ms", "quartiles", "time / rival's", "rounds", "error"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for result in results:
+        sizes = " ".join(f"{name[0].upper()}{size}" for name, size in result.sizes.items())
+        rival = next(timing for timing in result.timings if timing.name == result.rival)
+        for place, timing in enumerate(result.timings):
+            lead = (result.case, sizes, result.mode) if place == 0 else ("", "", "")
+            low, high = (f"{1e3 * edge:.2f}" for edge in timing.quartiles)
+            mark = "~" if timing.noisy or rival.noisy else ""
+            ratio = "rival" if timing is rival else f"{mark}{timing.ratio:.2f}"
+            cells = (timing.name, f"{1e3 * timing.seconds:.2f}", f"{low}-{high}", ratio, str(timing.repetitions))
+            shown.add_row(*lead, *cells, f"{timing.error:.0e}", end_section=place == len(result.timings) - 1)
+    return shown
+
+
+def heading(suite: str, settings: Settings, here: Mapping[str, Any]) -> str:
+    """Return where and how the table was measured, with a warning where the threads share a core."""
+    warning = (
+        f"\nwarning: a tiny product took {1e3 * here['barrier_seconds']:.1f} ms: the threads share a core and these "
+        "times are not trustworthy. Set OMP_PROC_BIND=true, or --threads 1, and measure again."
+    )
+    return (
+        f"{suite}: {here['cpu']}, {here['cores']} cores, {settings.threads} threads, torch {here['torch']}, "
+        f"{str(settings.dtype).removeprefix('torch.')}; medians after {settings.warmup} warm-up rounds, "
+        "candidates in turn, each checked against float64" + (warning if here["barrier_seconds"] > SLOW_BARRIER else "")
+    )

@@ -1,0 +1,238 @@
+"""The runner: checks every candidate against float64, then times them in turn, A B A B, in one process."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlbtc.errors import MlbtcError
+
+TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-10}
+"""Largest error allowed, as a part of the largest entry of the reference."""
+
+Clock = Callable[[], float]
+
+
+class BenchmarkError(MlbtcError, RuntimeError):
+    """A benchmark was asked for that makes no sense, or a candidate is not correct."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to do the work of a case.
+
+    Attributes:
+        name: as shown.
+        run: does the work once; returns its results.
+        expected: the same results in float64, from code that shares nothing with `run`.
+    """
+
+    name: str
+    run: Callable[[], Sequence[Tensor]]
+    expected: Sequence[Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A contest: candidates that are timed against each other.
+
+    Attributes:
+        name: what is computed.
+        sizes: dimensions by name.
+        rival: the name of the candidate that ratios refer to.
+        build: takes a seed; returns the candidates of each mode ("forward", "forward+backward").
+    """
+
+    name: str
+    sizes: Mapping[str, int]
+    rival: str
+    build: Callable[[int], Mapping[str, Sequence[Candidate]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        seconds: about how long to time each mode of a case, all candidates together.
+        warmup: rounds before timing.
+        repetitions: the least number of timed rounds, however long they take.
+        threads: threads of torch.
+        seed: of the random operands.
+        dtype: of the operands.
+    """
+
+    seconds: float = 1.5
+    warmup: int = 2
+    repetitions: int = 5
+    threads: int = 1
+    seed: int = 0
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds <= 3600:
+            raise BenchmarkError(f"--seconds-per-case takes more than 0 and at most 3600, found {self.seconds:g}")
+        for name, least in (("warmup", 0), ("repetitions", 1), ("threads", 1)):
+            if getattr(self, name) < least:
+                raise BenchmarkError(f"--{name} takes at least {least}, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What was measured of one candidate.
+
+    Attributes:
+        name: of the candidate.
+        error: its largest error, as a part of the largest entry of the reference.
+        seconds: the median round; `quartiles` the first and third.
+        quartiles: of the same rounds.
+        ratio: median over the rival's median; below 1 is faster than the rival.
+        repetitions: timed rounds.
+    """
+
+    name: str
+    error: float
+    seconds: float
+    quartiles: tuple[float, float]
+    ratio: float
+    repetitions: int
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the third quartile is more than a quarter above the first."""
+        return self.quartiles[1] > 1.25 * self.quartiles[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One mode of one case."""
+
+    case: str
+    sizes: Mapping[str, int]
+    mode: str
+    rival: str
+    timings: tuple[Timing, ...]
+
+
+def run_cases(
+    cases: Iterable[Case],
+    settings: Settings,
+    *,
+    progress: Callable[[str], None] = lambda text: None,
+    clock: Clock = time.perf_counter,
+) -> list[Result]:
+    """Check and time all cases.
+
+    Args:
+        cases: each is built when its turn comes and dropped behind it.
+        settings: how to measure.
+        progress: called with a line of text before each case.
+        clock: seconds, as a number that grows.
+
+    Raises:
+        BenchmarkError: a candidate differs from its reference, or the rival is missing.
+    """
+    results: list[Result] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        for case in cases:
+            progress(f"{case.name}, {', '.join(f'{name} {size}' for name, size in case.sizes.items())}")
+            for mode, candidates in case.build(settings.seed).items():
+                results.append(_contest(case, mode, candidates, settings, clock))
+    finally:
+        torch.set_num_threads(threads)
+    return results
+
+
+def _contest(case: Case, mode: str, candidates: Sequence[Candidate], settings: Settings, clock: Clock) -> Result:
+    names = [candidate.name for candidate in candidates]
+    if case.rival not in names:
+        raise BenchmarkError(f"{case.name}: no candidate is called {case.rival!r}; found {', '.join(names)}")
+    errors = [check(candidate, f"{case.name}, {mode}", settings.dtype) for candidate in candidates]
+    rounds = measure([candidate.run for candidate in candidates], settings, clock)
+    rival = statistics.median(rounds[names.index(case.rival)])
+    timings = tuple(
+        Timing(name, error, (median := statistics.median(times)), _quartiles(times), median / rival, len(times))
+        for name, error, times in zip(names, errors, rounds, strict=True)
+    )
+    return Result(case.name, case.sizes, mode, case.rival, timings)
+
+
+def check(candidate: Candidate, where: str, dtype: torch.dtype) -> float:
+    """Return the largest relative error of a candidate's results.
+
+    Raises:
+        BenchmarkError: a result has another shape, is not finite or is too far from the reference.
+    """
+    found = candidate.run()
+    if len(found) != len(candidate.expected):
+        raise BenchmarkError(f"{where}: {candidate.name} returns {len(found)} results, not {len(candidate.expected)}")
+    worst = 0.0
+    largest = max((float(e.abs().max()) for e in candidate.expected if e.numel()), default=0.0)
+    for number, (result, expected) in enumerate(zip(found, candidate.expected, strict=True)):
+        what = f"{where}: {candidate.name}, result {number}"
+        if result.shape != expected.shape:
+            raise BenchmarkError(f"{what} has the shape {tuple(result.shape)}, not {tuple(expected.shape)}")
+        if not expected.numel():
+            continue
+        # A gradient that is exactly 0, as behind the softmax of one token, has no scale of its own.
+        scale = max(float(expected.abs().max()), 1e-2 * largest) or 1.0
+        difference = (result.detach().to(torch.float64) - expected).abs()
+        error = float(difference.max()) / scale
+        # A comparison with "not <=" also catches NaN.
+        if not error <= TOLERANCES[dtype]:
+            raise BenchmarkError(
+                f"{what} is wrong and will not be timed: it differs from the float64 reference by {error:.1e} of its "
+                f"largest entry, allowed are {TOLERANCES[dtype]:.0e}"
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def measure(runs: Sequence[Callable[[], object]], settings: Settings, clock: Clock) -> list[list[float]]:
+    """Time all runs once per round, in order, until the seconds are used and there are enough rounds.
+
+    Returns:
+        For each run the seconds of its rounds.
+    """
+    for _ in range(settings.warmup):
+        for run in runs:
+            run()
+    times: list[list[float]] = [[] for _ in runs]
+    used = 0.0
+    while used < settings.seconds or len(times[0]) < settings.repetitions:
+        for run, column in zip(runs, times, strict=True):
+            start = clock()
+            run()
+            column.append(clock() - start)
+            used += column[-1]
+    return times
+
+
+def barrier_seconds(threads: int, clock: Clock = time.perf_counter) -> float:
+    """Return the median time of a product so small that it is all overhead: microseconds where threads run at once.
+
+    Milliseconds mean that the threads wait for each other on one core; every timing with more than one thread is then
+    a timing of the operating system's scheduler.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        small = torch.ones(2, 16, 64)
+        settings = Settings(seconds=1e-9, repetitions=21, threads=threads)
+        return statistics.median(measure([lambda: torch.bmm(small, small.mT)], settings, clock)[0])
+    finally:
+        torch.set_num_threads(before)
+
+
+def _quartiles(times: Sequence[float]) -> tuple[float, float]:
+    if len(times) < 2:
+        return times[0], times[0]
+    first, _, third = statistics.quantiles(times, n=4, method="inclusive")
+    return first, third

@@ -1,0 +1,76 @@
+"""`mlbtc bench`, from arguments to a file."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mlbtc.cli import main
+
+QUICK = ("--seconds-per-case", "0.001", "--repetitions", "1", "--warmup", "0", "--threads", "1")
+
+
+@pytest.fixture
+def mlbtc(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLBTC_CACHE", str(tmp_path / "cache"))
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mlbtc", "bench", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code or 0, captured.out, captured.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("suite", "arguments", "modes"),
+    [
+        ("linear", ("--width", 32, "--tokens", 3), 14),
+        ("attention", ("--tokens", 9, "--tokens", 16, "--heads", 1), 20),
+    ],
+)
+def test_from_arguments_to_a_file(mlbtc, tmp_path, suite, arguments, modes):
+    out = tmp_path / "out.json"
+    code, shown, _ = mlbtc(suite, *arguments, *QUICK, "--seed", 5, "--out", out)
+    assert code == 0, shown
+    assert shown.startswith(f"{suite}: ")
+    assert "forward+backward" in shown
+    found = json.loads(out.read_text())
+    assert (found["suite"], found["settings"]["seed"], found["settings"]["threads"]) == (suite, 5, 1)
+    assert len(found["results"]) == modes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("linear", "--width", "33"), "--width takes a power of 2"),
+        (("linear", "--threads", "0"), "--threads takes at least 1, found 0"),
+        (("linear", "--seconds-per-case", "-1"), "--seconds-per-case takes more than 0"),
+        (("attention", "--backend", "cuda"), "--backend cuda: there is no such backend"),
+        (("attention", "--out", "no/such/folder.json"), "--out no/such/folder.json: the folder no/such does not exist"),
+    ],
+)
+def test_bad_flags_are_one_message(mlbtc, arguments, message):
+    code, shown, err = mlbtc(*arguments)
+    assert (code, shown) == (2, "")
+    assert err.startswith("mlbtc: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("suite", ["linear", "attention"])
+def test_help_teaches(mlbtc, suite):
+    code, shown, _ = mlbtc(suite, "--help")
+    assert code == 0
+    assert shown.count(f"    mlbtc bench {suite} --") == 2
+
+
+def test_importing_the_command_imports_no_torch():
+    code = "import sys, mlbtc.cli.bench; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,128 @@
+"""The runner: what it refuses, in which order it calls, and what it computes from a clock that we hold."""
+
+import pytest
+import torch
+
+from mlbtc.benchmarks.runner import BenchmarkError, Candidate, Case, Settings, barrier_seconds, measure, run_cases
+
+ONE = torch.ones(3, dtype=torch.float64)
+
+
+class Clock:
+    """A clock that moves only when a candidate says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def candidate(name, clock, durations, calls=None, result=None):
+    """Return a candidate whose n-th call takes durations[n], the last one for ever."""
+    left = list(durations)
+
+    def run():
+        clock.now += left.pop(0) if len(left) > 1 else left[0]
+        if calls is not None:
+            calls.append(name)
+        return [torch.ones(3) if result is None else result]
+
+    return Candidate(name, run, [ONE])
+
+
+def case(*candidates, rival="a"):
+    return Case("made up", {"tokens": 3}, rival, lambda seed: {"forward": candidates})
+
+
+def test_medians_quartiles_and_ratios():
+    clock = Clock()
+    # The first call is the check, the second the warm-up.
+    a = candidate("a", clock, [9, 9, 1, 2, 3, 4, 100])
+    b = candidate("b", clock, [9, 9, 6, 6, 6, 6, 6])
+    (result,) = run_cases([case(a, b)], Settings(seconds=1, warmup=1, repetitions=5), clock=clock)
+    first, second = result.timings
+    assert (first.seconds, first.quartiles, first.ratio, first.repetitions) == (3, (2, 4), 1, 5)
+    assert (second.seconds, second.quartiles, second.ratio) == (6, (6, 6), 2)
+    assert (result.case, result.mode, result.rival) == ("made up", "forward", "a")
+    assert first.noisy
+    assert not second.noisy
+
+
+def test_a_single_round_has_its_time_as_quartiles():
+    clock = Clock()
+    (result,) = run_cases([case(candidate("a", clock, [2]))], Settings(seconds=1, repetitions=1), clock=clock)
+    assert result.timings[0].quartiles == (2, 2)
+
+
+def test_candidates_take_turns():
+    clock, calls = Clock(), []
+    pair = [candidate(name, clock, [1], calls) for name in "ab"]
+    run_cases([case(*pair)], Settings(seconds=1, warmup=2, repetitions=3), clock=clock)
+    assert "".join(calls) == "ab" + 2 * "ab" + 3 * "ab"
+
+
+def test_rounds_go_on_until_the_seconds_are_used():
+    clock = Clock()
+    runs = [candidate("a", clock, [1]).run, candidate("b", clock, [3]).run]
+    assert measure(runs, Settings(seconds=10, warmup=0, repetitions=1), clock) == [[1, 1, 1], [3, 3, 3]]
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        pytest.param(torch.tensor([1, 1, 1.01]), r"b, result 0 is wrong .* by 1\.0e-02", id="wrong"),
+        pytest.param(torch.tensor([1, 1, float("nan")]), "is wrong and will not be timed.* nan", id="nan"),
+        pytest.param(torch.ones(4), r"has the shape \(4,\), not \(3,\)", id="shape"),
+    ],
+)
+def test_wrong_candidates_are_refused_before_anything_is_timed(result, message):
+    clock, calls = Clock(), []
+    good, wrong = candidate("a", clock, [1], calls), candidate("b", clock, [1], calls, result)
+    with pytest.raises(BenchmarkError, match=message):
+        run_cases([case(good, wrong)], Settings(), clock=clock)
+    assert calls == ["a", "b"]
+
+
+def test_a_missing_gradient_is_refused():
+    short = Candidate("a", lambda: [torch.ones(3)], [ONE, ONE])
+    with pytest.raises(BenchmarkError, match="returns 1 results, not 2"):
+        run_cases([case(short)], Settings())
+
+
+def test_a_gradient_of_zero_is_judged_by_the_others():
+    def judged(error):
+        pair = Candidate("a", lambda: [torch.ones(3), torch.full((3,), error)], [ONE, 0 * ONE])
+        return run_cases([case(pair)], Settings(seconds=1e-9, repetitions=1))
+
+    assert judged(1e-7)
+    with pytest.raises(BenchmarkError, match="result 1 is wrong"):
+        judged(1e-3)
+
+
+def test_missing_rival():
+    with pytest.raises(BenchmarkError, match="no candidate is called 'z'; found a"):
+        run_cases([case(candidate("a", Clock(), [1]), rival="z")], Settings())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seconds": 0}, {"seconds": float("nan")}, {"warmup": -1}, {"repetitions": 0}, {"threads": 0}], ids=str
+)
+def test_settings_out_of_range(wrong):
+    with pytest.raises(BenchmarkError, match="takes"):
+        Settings(**wrong)
+
+
+def test_threads_are_set_and_restored():
+    before, seen = torch.get_num_threads(), []
+    watching = Candidate("a", lambda: [seen.append(torch.get_num_threads()) or torch.ones(3)], [2 * ONE])
+    with pytest.raises(BenchmarkError):
+        run_cases([case(watching)], Settings(threads=before + 1))
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before
+
+
+def test_barrier_uses_the_clock_and_restores_threads():
+    before, ticks = torch.get_num_threads(), iter(range(1000))
+    assert barrier_seconds(before + 1, lambda: next(ticks)) == 1
+    assert torch.get_num_threads() == before
