@@ -24,12 +24,12 @@ from mlbtc import MLBTC, Level
 spec = MLBTC(
     shape=(1024, 1024),
     levels=[
-        Level(blocks=1, rank=32),                  # low rank, everywhere
+        Level(blocks=1, rank=32),  # low rank, everywhere
         Level.einsum("b a c s, c b s d -> (b a) (c d)", sizes={"b": 32, "c": 32, "s": 2}),  # BTT
     ],
 )
 print(mlbtc.analyze(spec).to_markdown())
-layer = mlbtc.compile(spec)                        # an nn.Module
+layer = mlbtc.compile(spec)  # an nn.Module
 y = layer(torch.randn(8, 1024))
 """
 
@@ -38,7 +38,7 @@ import mlbtc, torch
 from mlbtc import AttentionSpec
 
 layer = mlbtc.compile(AttentionSpec.mlr(width=512, heads=8, ranks=(48, 16), context=1024))
-y = layer(torch.randn(2, 1024, 512))               # (B, T, width) -> the same, any T
+y = layer(torch.randn(2, 1024, 512))  # (B, T, width) -> the same, any T
 print(mlbtc.analyze(layer.spec, batch=1024).key_cache)
 """
 
