@@ -88,7 +88,7 @@ def stride(size: int, count: int) -> list[int]:
 MOVES = {
     "none": (None, None, 6),
     "stride-2": ("stride(2)", stride(8, 2), 8),
-    "stride-4": ("stride(4)", stride(8, 4), 7),
+    "stride-4": ("stride(4)", stride(8, 4), 6),
     "bit-reversal": ("bit_reversal", [0, 4, 2, 6, 1, 5, 3, 7], 8),
     "inside-a-block": ((1, 0, 3, 2, 5, 4, 7, 6), [1, 0, 3, 2, 5, 4, 7, 6], 6),
     "across-blocks": ((1, 2, 3, 4, 5, 6, 7, 0), [1, 2, 3, 4, 5, 6, 7, 0], 7),

@@ -1,0 +1,78 @@
+"""What a report warns of, and that it is silent otherwise."""
+
+import pytest
+
+from mlbtc import MLBTC, Level, analyze, families
+from mlbtc.spec.sizes import Size
+
+
+def warnings_of(spec: MLBTC, batch: Size | str | None = None) -> tuple[str, ...]:
+    return analyze(spec, batch).warnings
+
+
+SILENT = {
+    "low-rank": families.low_rank((64, 64), 4),
+    "rank-that-fills-its-blocks": families.block_low_rank((64, 64), 16, 2),
+    "as-many-parameters-as-dense": families.low_rank((64, 64), 32),
+    "dense": families.dense((7, 5)),
+    "butterfly": families.butterfly(64),
+    "symbols": families.low_rank(("D", "D"), "r"),
+    "size-of-one": families.diagonal(1),
+}
+
+
+@pytest.mark.parametrize("batch", [None, 1, 1000, "N"])
+@pytest.mark.parametrize("spec", SILENT.values(), ids=SILENT.keys())
+def test_nothing_to_warn_of(spec: MLBTC, batch: Size | str | None) -> None:
+    assert warnings_of(spec, batch) == ()
+
+
+def test_a_rank_above_its_blocks_names_the_level() -> None:
+    found = warnings_of(MLBTC((64, 128), [Level(1, 2), Level(16, 5)]))
+    assert found == ("levels[1]: rank 5 is above what its blocks of 4 x 8 can use, 4",)
+
+
+def test_more_parameters_and_macs_than_dense() -> None:
+    assert warnings_of(families.low_rank((64, 64), 48), 10) == (
+        "6144 parameters, more than the dense matrix has (4096)",
+        "1.5 times the MACs of the dense matrix, at any number of tokens",
+    )
+
+
+@pytest.mark.parametrize("batch", [None, 1, 77], ids=str)
+def test_macs_are_compared_at_any_number_of_tokens(batch: int | None) -> None:
+    assert any("1.5 times the MACs" in warning for warning in warnings_of(families.low_rank((64, 64), 48), batch))
+
+
+def test_macs_are_compared_whatever_the_number_of_tokens_is_called() -> None:
+    assert warnings_of(families.low_rank((64, 64), 48), "N") == warnings_of(families.low_rank((64, 64), 48))
+
+
+def test_a_size_called_t_keeps_its_value() -> None:
+    spec = families.low_rank(("T", "T"), 16).with_defaults({"T": 64})
+    assert warnings_of(spec) == ()
+
+
+def test_macs_above_dense_with_fewer_parameters() -> None:
+    # The activation carries a hundred summed values that two small factors put on it.
+    spec = MLBTC((40, 40), [Level.einsum("i r, r s, s j -> i j", {"r": 30, "s": 30})])
+    assert warnings_of(spec, 3) == (
+        "3300 parameters, more than the dense matrix has (1600)",
+        "2.06 times the MACs of the dense matrix, at any number of tokens",
+    )
+    kron = families.kronecker((16, 16), (16, 16))
+    assert warnings_of(kron) == ()
+
+
+def test_symbols_with_defaults_are_checked_with_their_values() -> None:
+    spec = families.low_rank(("D", "D"), 48)
+    assert warnings_of(spec) == ()
+    assert len(warnings_of(spec.with_defaults({"D": 64}))) == 2
+    assert warnings_of(spec.with_defaults({"D": 128})) == ()
+    assert len(warnings_of(spec.bind(D=40))) == 3
+
+
+def test_a_bound_report_warns_anew() -> None:
+    report = analyze(families.low_rank(("D", "D"), 48))
+    assert report.warnings == ()
+    assert len(report.bind(D=64).warnings) == 2
