@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlbtc.analysis import AttentionReport, analyze
 from mlbtc.attention.kernels import automatic, expanded, reference, strips
-from mlbtc.codegen.emit_torch import check_class_name, render
-from mlbtc.codegen.loading import load_source
+from mlbtc.codegen.emit_torch import render, with_free_name
+from mlbtc.codegen.loading import load_class
 from mlbtc.codegen.matrix import check_target
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.naming import class_name as class_name_of
@@ -44,13 +44,16 @@ def generate_attention(spec: AttentionSpec, *, class_name: str | None = None, ta
         BackendError: the target is not available.
     """
     check_target(target)
-    name = check_class_name(class_name or class_name_of(spec.name))
     report = analyze(spec, batch=spec.context)
     assert isinstance(report, AttentionReport)
     kernels = tuple(map(_body, (reference, expanded, strips, automatic))) if spec.variant == "mlr" else ()
     summary = f"{spec.name}: {spec.variant} attention, emitted by mlbtc. Needs torch only."
-    context = AttentionContext(summary, _header(spec, report), name, spec, kernels)
-    return render("attention_torch.py.jinja", context=context)
+    header = _header(spec, report)
+
+    def emit(name: str) -> str:
+        return render("attention_torch.py.jinja", context=AttentionContext(summary, header, name, spec, kernels))
+
+    return with_free_name(class_name, class_name_of(spec.name), emit)
 
 
 def _header(spec: AttentionSpec, report: AttentionReport) -> tuple[str, ...]:
@@ -98,9 +101,8 @@ def compile_attention(
     Raises:
         BackendError: the target is not available.
     """
-    name = class_name_of(spec.name)
-    source = generate_attention(spec, class_name=name, target=target)
-    module: Any = getattr(load_source(source), name)(bias=bias, device=device, dtype=dtype)
+    source = generate_attention(spec, target=target)
+    module: Any = load_class(source)(bias=bias, device=device, dtype=dtype)
     module.spec = spec
     module.source = source
     return module

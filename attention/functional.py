@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -55,8 +56,8 @@ def mlr_attention(
     blocks = _check(query, key, value, ranks, block_sizes)
     chosen = _choose(backend, query, key, ranks, blocks)
     features = query.new_tensor(_feature_scales(scale, ranks))
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
+    groups = query.shape[1] // max(1, key.shape[1])
+    if query.shape[1] != key.shape[1]:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     return _KERNELS[chosen](query * features, key, value, tuple(ranks), blocks, causal)
 
@@ -79,10 +80,12 @@ def _feature_scales(scale: float | Sequence[float] | None, ranks: Sequence[int])
     """Return one factor per feature."""
     if scale is None:
         scale = sum(ranks) ** -0.5
-    per_level = [float(scale)] * len(ranks) if isinstance(scale, int | float) else [float(s) for s in scale]
+    per_level = [scale] * len(ranks) if isinstance(scale, int | float) else list(scale)
+    if not all(isinstance(s, int | float) and math.isfinite(s) for s in per_level):
+        raise SpecError(f"scale is None, a finite number, or one per level, found {scale!r}")
     if len(per_level) != len(ranks):
         raise SpecError(f"scale is one number or one per level, found {len(per_level)} for {len(ranks)} levels")
-    return [factor for factor, rank in zip(per_level, ranks, strict=True) for _ in range(rank)]
+    return [float(factor) for factor, rank in zip(per_level, ranks, strict=True) for _ in range(rank)]
 
 
 def _check(
@@ -92,15 +95,19 @@ def _check(
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if tensor.dim() != 4:
             raise SpecError(f"{name} must be (batch, heads, tokens, features), found the shape {tuple(tensor.shape)}")
+        if not tensor.is_floating_point() or tensor.dtype != query.dtype:
+            found = ", ".join(str(x.dtype).removeprefix("torch.") for x in (query, key, value))
+            raise SpecError(f"query, key and value need one floating-point dtype, found {found}")
     if not ranks or len(ranks) != len(block_sizes):
         raise SpecError(f"each level needs a rank and a block size, found {len(ranks)} and {len(block_sizes)}")
-    if any(rank < 1 for rank in ranks):
-        raise SpecError(f"ranks must be at least 1, found {list(ranks)}")
+    if not all(isinstance(rank, int) and rank >= 1 for rank in ranks):
+        raise SpecError(f"ranks must be integers of at least 1, found {list(ranks)}")
     if query.shape[3] != sum(ranks) or key.shape[3] != sum(ranks):
         raise SpecError(
             f"query and key need {sum(ranks)} features, the sum of ranks; found {query.shape[3]} and {key.shape[3]}"
         )
-    if key.shape[:3] != value.shape[:3] or query.shape[0] != key.shape[0] or query.shape[1] % key.shape[1]:
+    heads_fit = query.shape[1] % key.shape[1] == 0 if key.shape[1] else query.shape[1] == 0
+    if key.shape[:3] != value.shape[:3] or query.shape[0] != key.shape[0] or not heads_fit:
         raise SpecError(
             "batch, heads and tokens do not fit: query "
             f"{tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
@@ -117,6 +124,8 @@ def _numbers(block_sizes: Sequence[int | None], tokens: int) -> tuple[int, ...]:
     numbers: list[int] = []
     for block in reversed(block_sizes):
         after = numbers[-1] if numbers else 1
+        if not isinstance(block, int | None):
+            raise SpecError(f"a block size is a number of tokens or None, found {block!r}")
         if block is None:
             block = -(-max(tokens, after) // after) * after
         if block < 1 or block % after:

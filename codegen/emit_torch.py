@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import keyword
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -100,6 +102,41 @@ def check_class_name(name: str) -> str:
     if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
         raise CodegenError(f"a class name must be a Python identifier, found {name!r}")
     return name
+
+
+def with_free_name(name: str | None, default: str, emit: Callable[[str], str]) -> str:
+    """Return emitted source whose class replaces no name that the source needs.
+
+    Args:
+        name: the class name that a user asked for, or None.
+        default: the class name otherwise; it gets `Layer` behind it where it is taken.
+        emit: makes the source for a class name.
+
+    Raises:
+        CodegenError: the name that was asked for is no identifier, or taken.
+    """
+    wanted = check_class_name(default if name is None else name)
+    source = emit(wanted)
+    taken = [found for found in top_level_names(source) if found == wanted]
+    if len(taken) < 2:
+        return source
+    if name is not None:
+        raise CodegenError(f"the file itself uses the name {name}: choose another class name, such as {name}Layer")
+    return with_free_name(None, f"{wanted}Layer", emit)
+
+
+def top_level_names(source: str) -> list[str]:
+    """Return every name that a module defines or imports at its top level, as often as it does."""
+    names: list[str] = []
+    for node in ast.parse(source).body:
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                names.append(name)
+            case ast.Import(names=imported) | ast.ImportFrom(names=imported):
+                names += [alias.asname or alias.name for alias in imported]
+            case ast.Assign(targets=targets):
+                names += [target.id for target in targets if isinstance(target, ast.Name)]
+    return names
 
 
 @cache

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import types
 from pathlib import Path
+from typing import Any
 
 from mlbtc.errors import CodegenError
 
@@ -59,6 +60,13 @@ def load_source(source: str) -> types.ModuleType:
     return module
 
 
+def load_class(source: str) -> Any:
+    """Load emitted source and return the class it is about, the last one it defines."""
+    module = load_source(source)
+    own = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
+    return own[-1]
+
+
 def _store(path: Path, source: str) -> None:
     try:
         if path.is_file() and path.read_text(encoding="utf-8") == source:
@@ -73,11 +81,14 @@ def _store(path: Path, source: str) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name in the same folder, then rename it.
+    """Write a text file under a temporary name in the same folder, then rename it; a device or pipe is written to.
 
     Raises:
         OSError: the folder does not exist or cannot be written.
     """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlbtc.analysis import Report, analyze
-from mlbtc.codegen.emit_torch import emit_matrix
-from mlbtc.codegen.loading import load_source
+from mlbtc.codegen.emit_torch import emit_matrix, with_free_name
+from mlbtc.codegen.loading import load_class
 from mlbtc.codegen.lowering import lower
 from mlbtc.errors import BackendError
 from mlbtc.graph import build_graph, check
@@ -58,8 +58,9 @@ def generate_matrix(
     summary = (
         f"{bound.name}: a {bound.shape[0]} x {bound.shape[1]} structured matrix, emitted by mlbtc. Needs torch only."
     )
-    return emit_matrix(
-        program, summary, _header(bound, plan, report), comments, class_name or class_name_of(bound.name)
+    header = _header(bound, plan, report)
+    return with_free_name(
+        class_name, class_name_of(bound.name), lambda name: emit_matrix(program, summary, header, comments, name)
     )
 
 
@@ -104,9 +105,8 @@ def compile_matrix(
     Raises:
         PlanError, GraphError, BackendError: as for `generate_matrix`.
     """
-    name = class_name_of(spec.name)
-    source = generate_matrix(spec, class_name=name, target=target, tokens=tokens)
-    module: Any = getattr(load_source(source), name)(bias=bias, device=device, dtype=dtype)
+    source = generate_matrix(spec, target=target, tokens=tokens)
+    module: Any = load_class(source)(bias=bias, device=device, dtype=dtype)
     module.spec = spec.bind_defaults()
     module.source = source
     return module  # type: ignore[no-any-return]

@@ -6,7 +6,16 @@ class MlbtcError(Exception):
 
 
 class SpecError(MlbtcError, ValueError):
-    """A spec, an expression or a spec file does not follow the grammar."""
+    """A spec, an expression or a spec file does not follow the grammar.
+
+    Args:
+        message: where, what was found, what would be right.
+        key: the argument that the message is about, for callers that know in which line it stands.
+    """
+
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class GraphError(MlbtcError, ValueError):

@@ -8,13 +8,15 @@ whole sequence and added on the diagonal. The backward pass recomputes the strip
 
 from __future__ import annotations
 
+import contextlib
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from mlbtc.attention.kernels.reference import reference_attention
 
 # Everything below is inlined into emitted layers: it may use torch and the language, nothing else.
 
@@ -102,7 +104,7 @@ class StripAttention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value)
         ctx.arguments = (ranks, block_sizes, causal)
         output = torch.empty_like(value)
-        with torch.autocast(query.device.type, enabled=False):
+        with full_precision(query):
             for group in _groups(query):
                 work = _Strips(query[group], key[group], ranks, block_sizes, causal)
                 for strip in work.strips:
@@ -112,15 +114,34 @@ class StripAttention(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         query, key, value = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: gradients that can be differentiated again
+            return *_reference_gradients(query, key, value, grad, *ctx.arguments), None, None, None
         grads = torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        with torch.autocast(query.device.type, enabled=False):
+        with full_precision(query):
             for group in _groups(query):
                 work = _Strips(query[group], key[group], *ctx.arguments)
                 work.backward(value[group], grad[group], *(g[group] for g in grads))
         return *grads, None, None, None
+
+
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Return a context without autocast; the meta device has none."""
+    return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+def _reference_gradients(
+    query: Tensor, key: Tensor, value: Tensor, grad: Tensor, ranks: tuple[int, ...], block_sizes: tuple[int, ...],
+    causal: bool,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Return gradients through the dense definition, with a graph of their own."""
+    inputs = (query, key, value)
+    wanted = [x for x in inputs if x.requires_grad]
+    with full_precision(query):
+        output = reference_attention(query, key, value, ranks, block_sizes, causal)
+        found = iter(torch.autograd.grad(output, wanted, grad, create_graph=True))
+    return tuple(next(found) if x.requires_grad else None for x in inputs)
 
 
 def _groups(query: Tensor) -> list[slice]:
@@ -222,7 +243,8 @@ def strip_attention(
     """Return what `reference_attention` returns, in row strips; half precision is computed in float32."""
     batch, heads, tokens, _ = query.shape
     if query.numel() == 0 or value.numel() == 0:
-        return value.new_zeros(value.shape) + 0 * (query.sum() + key.sum())
+        # The sums keep all three inputs in the graph.
+        return value.new_zeros(batch, heads, tokens, value.shape[-1]) + 0 * (query.sum() + key.sum() + value.sum())
     wide = torch.promote_types(query.dtype, torch.float32)
     flat = [x.reshape(batch * heads, tokens, x.shape[-1]).to(wide) for x in (query, key, value)]
     output = StripAttention.apply(*flat, ranks, block_sizes, causal)

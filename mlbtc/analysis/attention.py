@@ -10,7 +10,7 @@ import sympy as sp
 
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.spec.attention import AttentionSpec
-from mlbtc.spec.sizes import Size, as_size
+from mlbtc.spec.sizes import Size, as_size, largest, smallest
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,8 @@ def analyze_attention(spec: AttentionSpec, tokens: Size) -> AttentionReport:
     """Return the costs of `spec` for one sequence of `tokens` tokens.
 
     Level l shares r_l features inside blocks of b_l tokens: T b_l r_l MACs per head and at most b_l cached keys. Blocks
-    that are context / p_l by default count as T / p_l, the paper's closed form T^2 sum r_l / p_l.
+    that are context / p_l by default count as T / p_l, the paper's closed form T^2 sum r_l / p_l, rounded up to whole
+    tokens.
     """
     width, heads = spec.width, spec.heads
     levels = []
@@ -116,16 +117,14 @@ def analyze_attention(spec: AttentionSpec, tokens: Size) -> AttentionReport:
     standard = 2 * projection + 2 * tokens**2 * width
     macs = _expand(2 * projection + values + scores_total)
     parameters = 4 * width**2 + (2 * spec.head_dimension if spec.qk_norm else 0)
-    largest = sp.Max(heads * tokens**2, tokens * width) if isinstance(tokens, sp.Expr) else max(
-        heads * tokens**2, tokens * width
-    )  # fmt: skip
 
     def quantity(size: Size) -> Quantity:
         return Quantity.of(size, {})
 
     return AttentionReport(
         name=spec.name, tokens=tokens, parameters=quantity(parameters), macs=quantity(macs), flops=quantity(2 * macs),
-        rank=quantity(min(width, sum(spec.ranks))), peak_elements=quantity(largest), scores=quantity(scores_total),
+        rank=quantity(min(width, sum(spec.ranks))),
+        peak_elements=quantity(largest([heads * tokens**2, tokens * width])), scores=quantity(scores_total),
         query_key=quantity(projection), value_output=quantity(projection), values=quantity(values),
         key_cache=quantity(key_cache), value_cache=quantity(tokens * width),
         dense=(("parameters", quantity(4 * width**2)), ("macs", quantity(_expand(standard))),
@@ -139,9 +138,8 @@ def _block_length(spec: AttentionSpec, level: int, block: int, tokens: Size) -> 
     if level == 0:
         return tokens
     if spec.default_blocks:
-        length = sp.Rational(1, 2**level) * tokens
-        return int(length) if length.is_Integer else length
-    return min(block, tokens) if isinstance(tokens, int) else sp.Min(block, tokens)
+        return -(-tokens // 2**level) if isinstance(tokens, int) else tokens / 2**level
+    return smallest([block, tokens])
 
 
 def _expand(size: Size) -> Size:

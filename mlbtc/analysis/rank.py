@@ -9,13 +9,13 @@ from typing import Any, Literal
 import networkx as nx
 import sympy as sp
 
-from mlbtc.analysis.cut import drop_dominated, level_cut
+from mlbtc.analysis.cut import level_cut
 from mlbtc.analysis.field import affordable, instance_rank
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
 from mlbtc.plan.build import Plan
 from mlbtc.spec.language import MLBTC, Level
-from mlbtc.spec.sizes import Size, divide
+from mlbtc.spec.sizes import Size, divide, smallest
 
 Certainty = Literal["exact", "upper bound"]
 
@@ -69,8 +69,7 @@ def _capped(cuts: list[Size], shape: tuple[Size, Size]) -> Size:
     if all(isinstance(size, int) for size in (*cuts, *shape)):
         return min(sum(int(c) for c in cuts), *(int(s) for s in shape))
     total = sum((sp.sympify(c) for c in cuts), sp.Integer(0))
-    caps = drop_dominated(set(shape))
-    return sp.Min(total, *caps)
+    return smallest([total, *shape])
 
 
 def _proof(spec: MLBTC, contraction: ContractionGraph, cuts: list[Size], bound: Size) -> str | None:

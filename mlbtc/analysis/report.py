@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 
 import sympy as sp
@@ -163,7 +164,8 @@ def analyze(spec: MLBTC | AttentionSpec, batch: Size | str | None = None) -> Rep
 def _tokens(spec: MLBTC | AttentionSpec, batch: Size | str | None) -> Size:
     taken = spec.symbols if isinstance(spec, MLBTC) else ()
     if batch is None:
-        return symbol("T" if "T" not in taken else "tokens")
+        names = chain(["T", "tokens"], (f"tokens{number}" for number in count(2)))
+        return symbol(next(name for name in names if name not in taken))
     tokens = as_size(batch, "batch (the number of tokens)")
     clash = {s.name for s in tokens.free_symbols} & set(taken) if isinstance(tokens, sp.Expr) else set()
     if clash:

@@ -55,7 +55,8 @@ def _parameters_above_dense(spec: MLBTC) -> list[str]:
 
 def _macs_above_dense(plan: Plan, values: Mapping[str, Size]) -> list[str]:
     # The plan is linear in T, so one token decides for all.
-    numbers = {**values, "T": 1, "tokens": 1}
+    counted = () if isinstance(plan.tokens, int) else plan.tokens.free_symbols
+    numbers = {**values, **{s.name: 1 for s in counted}}
     macs, dense = (Quantity.of(size, numbers).value for size in (plan.macs, plan.dense_macs))
     if macs is None or dense is None or macs <= dense:
         return []

@@ -38,7 +38,8 @@ def analyze_command(
 
     A MAC is one multiply-add; FLOPs are 2 MACs. A rank is called exact only where a proof or an evaluation shows it.
 
-    Examples:
+    Three examples:
+
         mlbtc analyze examples/specs/local_and_global.yaml
         mlbtc analyze examples/specs/local_and_global.yaml --set D=4096 --batch 64
         mlbtc analyze examples/specs/mlr_attention.yaml --batch 1024 --format json

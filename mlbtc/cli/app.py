@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -73,7 +74,16 @@ _options.__doc__ = teach(HELP)
 def main() -> None:
     """Run the command line; errors of mlbtc become one message and exit status 2."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except MlbtcError as error:
         typer.echo(f"mlbtc: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        # What is left in the buffer cannot be written either; the interpreter would try, and complain, at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        place = "the output" if error.filename is None else error.filename
+        typer.echo(f"mlbtc: cannot read or write {place}: {error.strerror or error}", err=True)
         sys.exit(2)

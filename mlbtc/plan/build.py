@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import opt_einsum
 import sympy as sp
 
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
-from mlbtc.plan.stem import stem_path
+from mlbtc.plan.stem import sequence_path, stem_path
 from mlbtc.plan.step import TOKENS, Operand, Step, index_key, replay
-from mlbtc.spec.sizes import Size, product, symbol
+from mlbtc.spec.sizes import Size, largest, product, symbol
 
 Path = tuple[tuple[int, ...], ...]
-_EXHAUSTIVE_FACTORS = 5
-_DYNAMIC_FACTORS = 14
+_EXHAUSTIVE_OPERANDS = 5
+_DYNAMIC_OPERANDS = 9
+_STEM_FACTORS = 12
+"""Largest networks for which each search is quick whatever the network looks like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,7 @@ class Plan:
     @property
     def largest(self) -> Size:
         """Elements of the largest result of any step."""
-        elements = [step.elements for level in self.levels for step in level.steps]
-        numbers = [e for e in elements if isinstance(e, int)]
-        open_ones = [e for e in elements if not isinstance(e, int)]
-        return sp.Max(*open_ones, *numbers) if open_ones else max(numbers)
+        return largest([step.elements for level in self.levels for step in level.steps])
 
     def __str__(self) -> str:
         lines = [f"plan for {self.tokens} tokens: {self.macs} MACs, dense {self.dense_macs} MACs, "
@@ -127,10 +127,19 @@ def find_path(operands: Sequence[Operand], output: tuple[str, ...], sizes: Mappi
     opt_einsum weighs a product without a sum half as much as one with a sum, and knows nothing of ties, so its path is
     compared in MACs with the best one in which the activation meets one factor after the other.
     """
-    numbers = _representatives(sizes)
-    candidates = (
-        [(stem_path(operands, output, numbers), "activation first")] if len(operands) <= _DYNAMIC_FACTORS else []
-    )
+    return _find_path(tuple(operands), output, tuple(_representatives(sizes).items()))
+
+
+@lru_cache(maxsize=1024)
+def _find_path(
+    operands: tuple[Operand, ...], output: tuple[str, ...], sizes: tuple[tuple[str, int], ...]
+) -> tuple[Path, str]:
+    numbers = dict(sizes)
+    count = len(operands) - 1
+    if count <= _STEM_FACTORS:
+        candidates = [(stem_path(operands, output, numbers), "activation first")]
+    else:
+        candidates = [(sequence_path(count, reverse), "factors in sequence") for reverse in (True, False)]
     candidates.append(_opt_einsum_path(operands, output, numbers))
     return min(candidates, key=lambda c: sum(int(step.macs) for step in replay(operands, output, c[0], numbers)))
 
@@ -142,7 +151,7 @@ def _opt_einsum_path(
     equation = ",".join("".join(letters[i] for i in o.indices) for o in operands)
     equation += "->" + "".join(letters[i] for i in output)
     count = len(operands)
-    search = "optimal" if count <= _EXHAUSTIVE_FACTORS else "dp" if count <= _DYNAMIC_FACTORS else "greedy"
+    search = "optimal" if count <= _EXHAUSTIVE_OPERANDS else "dp" if count <= _DYNAMIC_OPERANDS else "greedy"
     shapes = [tuple(numbers[i] for i in o.indices) for o in operands]
     path, _ = opt_einsum.contract_path(equation, *shapes, shapes=True, optimize=search)
     return tuple(tuple(step) for step in path), f"opt_einsum {search}"
@@ -157,5 +166,7 @@ def _representatives(sizes: Mapping[str, Size]) -> dict[str, int]:
     symbols = sorted({s for size in sizes.values() if isinstance(size, sp.Expr) for s in size.free_symbols}, key=str)
     values = {s: 4096 * (1 + 2 * position) for position, s in enumerate(symbols)}
     return {
-        name: size if isinstance(size, int) else max(2, round(float(size.subs(values)))) for name, size in sizes.items()
+        # The root of a size that is negative at these values is complex: only its magnitude matters here.
+        name: size if isinstance(size, int) else max(2, round(abs(complex(size.subs(values)))))
+        for name, size in sizes.items()
     }

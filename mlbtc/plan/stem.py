@@ -21,30 +21,46 @@ def stem_path(operands: Sequence[Operand], output: tuple[str, ...], sizes: Mappi
         output: indices of the result.
         sizes: index name to number.
     """
-    factors = [frozenset(o.indices) for o in operands[:-1]]
-    count = len(factors)
-    full = (1 << count) - 1
-    legs = [_legs(mask, factors, frozenset(operands[-1].indices), frozenset(output)) for mask in range(full + 1)]
-    best: list[tuple[int, tuple[int, ...]]] = [(0, ()), *((-1, ()) for _ in range(full))]
-    for mask in range(full + 1):
-        cost, order = best[mask]
-        for factor in reversed(range(count)):
-            if mask >> factor & 1:
-                continue
+    # Sets of indices and of factors are bit masks: this is the inner loop of planning.
+    bit = {name: 1 << position for position, name in enumerate(sizes)}
+    factors = [sum(bit[i] for i in operand.indices) for operand in operands[:-1]]
+    numbers = list(sizes.values())
+    legs = _legs(factors, sum(bit[i] for i in operands[-1].indices), sum(bit[i] for i in output))
+    products: dict[int, int] = {}
+    best: list[tuple[int, tuple[int, ...]] | None] = [(0, ()), *(None for _ in range(1, len(legs)))]
+    for mask, state in enumerate(best):
+        assert state is not None  # every set is reached from a smaller one
+        cost, order = state
+        for factor in reversed(range(len(factors))):
             after = mask | 1 << factor
+            if after == mask:
+                continue
             joint = legs[after] | (legs[mask] & factors[factor])
-            total = cost + math.prod(sizes[i] for i in joint)
-            if best[after][0] < 0 or total < best[after][0]:
+            if joint not in products:
+                products[joint] = math.prod(n for position, n in enumerate(numbers) if joint >> position & 1)
+            total = cost + products[joint]
+            known = best[after]
+            if known is None or total < known[0]:
                 best[after] = (total, (*order, factor))
-    return _positions(best[full][1], count)
+    found = best[-1]
+    assert found is not None
+    return _positions(found[1], len(factors))
 
 
-def _legs(
-    mask: int, factors: Sequence[frozenset[str]], activation: frozenset[str], output: frozenset[str]
-) -> frozenset[str]:
-    met = activation.union(*(f for i, f in enumerate(factors) if mask >> i & 1))
-    needed = output.union(*(f for i, f in enumerate(factors) if not mask >> i & 1))
-    return met & needed if mask else activation
+def sequence_path(count: int, reverse: bool = True) -> Path:
+    """Return the path in which the activation meets `count` factors from the last to the first, or in order."""
+    return _positions(range(count - 1, -1, -1) if reverse else range(count), count)
+
+
+def _legs(factors: Sequence[int], activation: int, output: int) -> list[int]:
+    """Return for every set of factors the indices that the activation carries once it has met them."""
+    full = (1 << len(factors)) - 1
+    union = [0]
+    for mask in range(1, full + 1):
+        low = mask & -mask
+        union.append(union[mask ^ low] | factors[low.bit_length() - 1])
+    legs = [(activation | union[mask]) & (output | union[full ^ mask]) for mask in range(full + 1)]
+    return [activation, *legs[1:]]
 
 
 def _positions(order: Sequence[int], count: int) -> Path:

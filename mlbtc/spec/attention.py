@@ -60,17 +60,16 @@ class AttentionSpec:
     ) -> None:
         _check_variant(variant, ranks, block_sizes)
         for what, value in (("width", width), ("heads", heads), ("context", context)):
-            if not isinstance(as_size(value, what), int):
-                raise SpecError(f"{what} must be an integer, found {value!r}")
+            _check_whole(value, what, what)
         if width % heads:
-            raise SpecError(f"heads must divide width, found width {width} and {heads} heads")
+            raise SpecError(f"heads must divide width, found width {width} and {heads} heads", "heads")
         head = width // heads
         checked = (head,) if ranks is None else _check_ranks(ranks, head)
-        blocks = _default_blocks(context, len(checked)) if block_sizes is None else tuple(block_sizes)
-        _check_blocks(blocks, len(checked), context)
+        blocks = _default_blocks(context, len(checked)) if block_sizes is None else _check_blocks(block_sizes)
+        _check_nested(blocks, len(checked), context)
         for what, flag in (("causal", causal), ("qk_norm", qk_norm)):
             if not isinstance(flag, bool):
-                raise SpecError(f"{what} must be true or false, found {flag!r}")
+                raise SpecError(f"{what} must be true or false, found {flag!r}", what)
         values = (variant, width, heads, context, checked, blocks, causal, qk_norm, check_name(name), origin)
         for key, attribute in zip(self.__dataclass_fields__, values, strict=True):
             object.__setattr__(self, key, attribute)
@@ -140,23 +139,35 @@ class AttentionSpec:
 def _check_variant(variant: str, ranks: Sequence[int] | None, block_sizes: Sequence[int] | None) -> None:
     if variant not in VARIANTS:
         hint = nearest(str(variant), VARIANTS)
-        raise SpecError(f"variant must be one of {', '.join(VARIANTS)}, found {variant!r}; {hint}")
+        raise SpecError(f"variant must be one of {', '.join(VARIANTS)}, found {variant!r}; {hint}", "variant")
     if variant == "standard" and (ranks is not None or block_sizes is not None):
         raise SpecError(
-            "standard attention has one level of rank width / heads; ranks and block_sizes need variant mlr"
+            "standard attention has one level of rank width / heads; ranks and block_sizes need variant mlr",
+            "block_sizes" if ranks is None else "ranks",
         )
-    if variant == "mlr" and not ranks:
-        raise SpecError("mlr attention needs ranks, a list whose sum is width / heads")
+    if variant == "mlr" and (ranks is None or ranks == () or ranks == []):
+        key = "variant" if ranks is None else "ranks"
+        raise SpecError("mlr attention needs ranks, a list whose sum is width / heads", key)
+
+
+def _check_whole(value: object, what: str, key: str) -> None:
+    """Check a positive integer; other specs take expressions here, an attention spec does not."""
+    try:
+        fits = not isinstance(value, str) and isinstance(as_size(value, what), int)
+    except SpecError as error:
+        raise SpecError(str(error), key) from None
+    if not fits:
+        raise SpecError(f"{what} must be an integer, found {value!r}", key)
 
 
 def _check_ranks(ranks: Sequence[int], head: int) -> tuple[int, ...]:
-    if isinstance(ranks, str) or len(ranks) > MAX_RANKS:
-        raise SpecError(f"ranks is a list of at most {MAX_RANKS} integers, found {str(ranks)[:60]!r}")
+    if isinstance(ranks, str) or not isinstance(ranks, Sequence) or len(ranks) > MAX_RANKS:
+        raise SpecError(f"ranks is a list of at most {MAX_RANKS} integers, found {str(ranks)[:60]!r}", "ranks")
     for rank in ranks:
-        if not isinstance(as_size(rank, "a rank"), int):
-            raise SpecError(f"a rank must be an integer, found {rank!r}")
+        _check_whole(rank, "a rank", "ranks")
     if sum(ranks) != head:
-        raise SpecError(f"the ranks {'|'.join(map(str, ranks))} sum to {sum(ranks)}, width / heads is {head}")
+        found = f"the ranks {'|'.join(map(str, ranks))} sum to {sum(ranks)}, width / heads is {head}"
+        raise SpecError(found, "ranks")
     return tuple(ranks)
 
 
@@ -164,19 +175,26 @@ def _default_blocks(context: int, levels: int) -> tuple[int, ...]:
     if context % 2 ** (levels - 1):
         raise SpecError(
             f"{levels} levels halve the context {levels - 1} times, but 2^{levels - 1} does not divide {context}: "
-            "give block_sizes"
+            "give block_sizes",
+            "ranks",
         )
     return tuple(context // 2**level for level in range(levels))
 
 
-def _check_blocks(blocks: tuple[int, ...], levels: int, context: int) -> None:
-    if len(blocks) != levels:
-        raise SpecError(f"there are {levels} ranks and {len(blocks)} block sizes; each level needs one of both")
+def _check_blocks(blocks: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(blocks, str) or not isinstance(blocks, Sequence):
+        raise SpecError(f"block_sizes is a list of integers, found {str(blocks)[:60]!r}", "block_sizes")
     for block in blocks:
-        if not isinstance(as_size(block, "a block size"), int):
-            raise SpecError(f"a block size must be an integer, found {block!r}")
+        _check_whole(block, "a block size", "block_sizes")
+    return tuple(blocks)
+
+
+def _check_nested(blocks: tuple[int, ...], levels: int, context: int) -> None:
+    key = "block_sizes"
+    if len(blocks) != levels:
+        raise SpecError(f"there are {levels} ranks and {len(blocks)} block sizes; each level needs one of both", key)
     if blocks[0] != context:
-        raise SpecError(f"the first block size covers the whole context {context}, found {blocks[0]}")
+        raise SpecError(f"the first block size covers the whole context {context}, found {blocks[0]}", key)
     for before, after in pairwise(blocks):
         if before % after:
-            raise SpecError(f"each block size divides the one before, but {after} does not divide {before}")
+            raise SpecError(f"each block size divides the one before, but {after} does not divide {before}", key)

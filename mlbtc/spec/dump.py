@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from mlbtc.spec.nodes import plain_value
 from mlbtc.spec.permutation import Permutation
 from mlbtc.spec.sizes import Size
 
@@ -23,7 +24,14 @@ def _flow(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=plain)
 
 
+def _quoted(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    """Quote what our own reader would take for a number or a boolean; PyYAML quotes the rest."""
+    style = None if plain_value(value) == value else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
 _Dumper.add_representer(list, _flow)
+_Dumper.add_representer(str, _quoted)
 
 
 def _text(document: dict[str, Any]) -> str:

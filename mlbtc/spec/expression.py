@@ -79,7 +79,8 @@ class _Parser:
     def fail(self, reason: str, at: int | None = None) -> SpecError:
         at = self.start if at is None else at
         begin = max(0, at - 60)
-        shown = self.text[begin : at + 60]
+        # One character for one, so that the caret stays in place; a terminal would obey escape sequences.
+        shown = "".join(c if c.isprintable() else "?" for c in self.text[begin : at + 60])
         return SpecError(f"{reason}\n    {shown}\n    {' ' * (at - begin)}^")
 
     def advance(self) -> None:

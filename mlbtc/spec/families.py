@@ -5,7 +5,6 @@ In the closed forms T is the number of tokens; costs are multiply-adds (MACs).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import sympy as sp
@@ -136,7 +135,7 @@ def _near_square(size: Size) -> tuple[Size, Size]:
     if not isinstance(size, int):
         root = sp.sqrt(size)
         return root, root
-    large = next(d for d in range(math.isqrt(size - 1) + 1, size + 1) if size % d == 0)
+    large = min(d for d in map(int, sp.divisors(size)) if d * d >= size)
     return size // large, large
 
 

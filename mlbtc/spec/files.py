@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
 
@@ -16,7 +14,7 @@ from mlbtc.spec.families import FAMILIES
 from mlbtc.spec.language import MLBTC, Level, resolve
 from mlbtc.spec.naming import check_name
 from mlbtc.spec.nodes import MAX_BYTES, read_document
-from mlbtc.spec.origin import Origin, Path
+from mlbtc.spec.origin import Origin, Path, placed
 from mlbtc.spec.schema import AttentionFile, BlocksLevel, EinsumLevel, MatrixFile, shown, validate
 from mlbtc.spec.sizes import Size, as_size, symbol
 
@@ -66,21 +64,9 @@ def loads(text: str, source: str = "<string>") -> MLBTC | AttentionSpec:
     return _matrix(value, origin)
 
 
-@contextmanager
-def _placed(origin: Origin, *path: str | int) -> Iterator[None]:
-    """Put the place in the file before what a stage complains about inside the block."""
-    try:
-        yield
-    except SpecError as error:
-        message = str(error)
-        if message.startswith(f"{origin.source}:"):
-            raise
-        raise SpecError(f"{origin.where(*path)}: {message}") from None
-
-
 def _name(given: str | None, origin: Origin) -> str:
     if given is not None:
-        with _placed(origin, "name"):
+        with placed(origin, "name"):
             return check_name(given)
     stem = PurePath(origin.source).stem
     try:
@@ -94,19 +80,10 @@ def _attention(value: dict[str, Any], origin: Origin) -> AttentionSpec:
     entry = file.attention
     name = _name(file.name, origin)
     keys = {key: getattr(entry, key) for key in type(entry).model_fields}
-    culprit = next((key for key in ("variant", "ranks", "block_sizes") if key in entry.model_fields_set), "width")
     try:
         return AttentionSpec(**keys, name=name, origin=origin)
     except SpecError as error:
-        # The message starts with or names the key it is about; point at the line of that key.
-        named = [key for key in entry.model_fields_set if str(error).split(" must")[0] == key]
-        key = named[0] if named else _blame(str(error), entry.model_fields_set) or culprit
-        raise SpecError(f"{origin.where('attention', key)}: {error}") from None
-
-
-def _blame(message: str, keys: set[str]) -> str | None:
-    words = (("block size", "block_sizes"), ("rank", "ranks"), ("variant", "variant"), ("heads", "heads"))
-    return next((key for word, key in words if word in message and key in keys), None)
+        raise SpecError(f"{origin.where('attention', error.key or 'variant')}: {error}") from None
 
 
 def _matrix(value: dict[str, Any], origin: Origin) -> MLBTC:
@@ -115,10 +92,10 @@ def _matrix(value: dict[str, Any], origin: Origin) -> MLBTC:
         raise SpecError(f"{origin.where('shape')}: shape is a pair [out, in], found {shown(file.shape)}")
     shape: list[Size] = []
     for axis, size in enumerate(file.shape):
-        with _placed(origin, "shape", axis):
+        with placed(origin, "shape", axis):
             shape.append(as_size(size, "an axis"))
     for symbol_name, default in file.symbols.items():
-        with _placed(origin, "symbols", symbol_name):
+        with placed(origin, "symbols", symbol_name):
             symbol(symbol_name)
             as_size(default, f"the default of symbol {symbol_name}")
     if not file.levels:
@@ -129,15 +106,15 @@ def _matrix(value: dict[str, Any], origin: Origin) -> MLBTC:
         path = ("levels", number)
         found = _level(entry, shape, origin, path)
         for level in found:  # checked here, where the entry is known: a family may stand for several levels
-            with _placed(origin, *path):
+            with placed(origin, *path):
                 resolve(level, shape[0], shape[1])
         levels += found
         lines += [origin.lines[path]] * len(found)
     _check_symbols_used(file.symbols, [*shape, *(size for level in levels for _, size in level.sizes)], origin)
-    per_level: dict[Path, int] = {(): 1}
+    per_level: dict[Path, int] = {(): 1, ("shape",): origin.lines[("shape",)]}
     per_level |= {("levels", number): line for number, line in enumerate(lines)}
     name = _name(file.name, origin)
-    with _placed(origin):
+    with placed(origin):
         return MLBTC(shape, levels, name, file.symbols, Origin(origin.source, per_level))
 
 
@@ -167,21 +144,21 @@ def _level(entry: dict[str, Any], shape: list[Size], origin: Origin, path: Path)
 
 def _einsum(written: EinsumLevel, origin: Origin, path: Path) -> Level:
     for index, size in written.sizes.items():
-        with _placed(origin, *path, "sizes", index):
+        with placed(origin, *path, "sizes", index):
             as_size(size, f"the size of index {index!r}")
-    with _placed(origin, *path, "einsum"):
+    with placed(origin, *path, "einsum"):
         parse_expression(written.einsum)
-    with _placed(origin, *path):
+    with placed(origin, *path):
         return Level.einsum(written.einsum, written.sizes, written.scale, _pair(written.permutation))
 
 
 def _blocks(written: BlocksLevel, origin: Origin, path: Path) -> Level:
-    with _placed(origin, *path, "blocks"):
+    with placed(origin, *path, "blocks"):
         as_size(written.blocks, "blocks")
     if written.rank is not None:
-        with _placed(origin, *path, "rank"):
+        with placed(origin, *path, "rank"):
             as_size(written.rank, "rank")
-    with _placed(origin, *path):
+    with placed(origin, *path):
         return Level(written.blocks, written.rank, written.scale, _pair(written.permutation))
 
 
@@ -202,7 +179,7 @@ def _family(entry: dict[str, Any], shape: list[Size], origin: Origin, path: Path
             keys = [p for p in parameters if p != "shape"]
             hint = nearest(key, [*keys, "scale"])
             raise SpecError(f"{origin.where(*path, key)}: {name} has no key {shown(key)}; {hint}")
-        _check_argument(key, arguments[key], origin, (*path, key))
+        _check_argument(key, parameters[key].annotation, arguments[key], origin, (*path, key))
     if "shape" in parameters:
         arguments["shape"] = shape
     elif "n" in parameters and "n" not in arguments:
@@ -210,28 +187,23 @@ def _family(entry: dict[str, Any], shape: list[Size], origin: Origin, path: Path
     missing = [p for p in parameters if parameters[p].default is inspect.Parameter.empty and p not in arguments]
     if missing:
         raise SpecError(f"{origin.where(*path)}: {name} needs the key {missing[0]!r}")
-    with _placed(origin, *path):
+    with placed(origin, *path):
         spec = family(**arguments)
     if list(spec.shape) != shape:
         raise SpecError(f"{origin.where(*path)}: this {name} has shape {list(spec.shape)}, the file says {shape}")
-    with _placed(origin, *path, "scale"):
+    with placed(origin, *path, "scale"):
         return [level.scaled(entry.get("scale", 1)) for level in spec.levels]
 
 
-def _check_argument(key: str, value: Any, origin: Origin, path: Path) -> None:
-    """Family arguments are sizes, lists of sizes, or the name of a permutation."""
-    if key == "rows" and isinstance(value, str):
-        return
-    if key == "rows" and isinstance(value, list) and all(isinstance(v, int) for v in value):
-        return  # positions may be 0; the permutation checks them itself
-    wants_list = key in ("ranks", "blocks", "factors", "rows", "columns", "a_shape", "b_shape") and isinstance(
-        value, list
-    )
-    for number, item in enumerate(value if wants_list else [value]):
-        place = (*path, number) if wants_list else path
-        with _placed(origin, *place):
-            as_size(item, key)
-    if not wants_list and key in ("ranks", "factors", "rows", "columns", "a_shape", "b_shape"):
+def _check_argument(key: str, kind: str, value: Any, origin: Origin, path: Path) -> None:
+    """Family arguments are sizes, lists of sizes, or permutations; `kind` is the annotation of the parameter."""
+    if key == "rows" and "str" in kind and isinstance(value, list | str):
+        return  # the permutation checks names and positions, which may be 0, itself
+    wants_list = kind.startswith(("Sequence", "Shape"))
+    if wants_list and not isinstance(value, list):
         raise SpecError(f"{origin.where(*path)}: {key} must be a list, found {shown(value)}")
-    if key in ("a_shape", "b_shape") and len(value) != 2:
+    if kind == "Shape" and len(value) != 2:
         raise SpecError(f"{origin.where(*path)}: {key} is a pair of sizes, found {shown(value)}")
+    for number, item in enumerate(value if wants_list else [value]):
+        with placed(origin, *path, *([number] if wants_list else [])):
+            as_size(item, key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sympy as sp
@@ -12,11 +12,12 @@ import sympy as sp
 from mlbtc.errors import SpecError
 from mlbtc.spec.expression import Expression, parse_expression
 from mlbtc.spec.naming import check_name
-from mlbtc.spec.origin import Origin
+from mlbtc.spec.origin import Origin, Path, placed
 from mlbtc.spec.permutation import Permutation, as_permutation, check_permutation
 from mlbtc.spec.sizes import Condition, Size, as_size, divide, divisors_hint, product, substitute
 
 MAX_LEVELS = 256
+AXES = ("output", "input")
 _LOW_RANK = parse_expression("k i r, k j r -> (k i) (k j)")
 _BLOCK_DIAGONAL = parse_expression("k i j -> (k i) (k j)")
 
@@ -180,13 +181,10 @@ class MLBTC:
         rows, columns = _check_shape(shape)
         resolved, conditions = [], []
         for number, level in enumerate(_check_levels(levels)):
-            try:
+            with placed(origin, "levels", number):
                 level, stated = resolve(level, rows, columns)
-            except SpecError as error:
-                where = f"levels[{number}]" if origin is None else origin.where("levels", number)
-                raise SpecError(f"{where}: {error}") from None
             resolved.append(level)
-            conditions += stated
+            conditions += [replace(condition, level=number) for condition in stated]
         check_name(name)
         put = object.__setattr__
         put(self, "shape", (rows, columns))
@@ -213,13 +211,17 @@ class MLBTC:
                 known = ", ".join(self.symbols) or "none"
                 raise SpecError(f"{name!r} is not a symbol of {self.name!r}; its symbols: {known}")
         sizes = {name: as_size(value, f"symbol {name}") for name, value in values.items()}
+        with placed(self.origin, "shape"):
+            shape = [substitute(s, sizes, f"the {which} size") for s, which in zip(self.shape, AXES, strict=True)]
         for condition in self.conditions:
-            _check_condition(condition, sizes)
-        levels = [
-            level.with_sizes({n: substitute(s, sizes, f"the size of index {n!r}") for n, s in level.sizes})
-            for level in self.levels
-        ]
-        shape = [substitute(s, sizes, "the shape") for s in self.shape]
+            path: Path = () if condition.level is None else ("levels", condition.level)
+            with placed(self.origin, *path):
+                _check_condition(condition, sizes)
+        levels = []
+        for number, level in enumerate(self.levels):
+            with placed(self.origin, "levels", number):
+                bound = {n: substitute(s, sizes, f"the size of index {n!r}") for n, s in level.sizes}
+                levels.append(level.with_sizes(bound))
         left = {name: value for name, value in self.defaults if name not in sizes}
         return MLBTC(shape, levels, self.name, left, self.origin)
 

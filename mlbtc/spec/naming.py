@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 
 from mlbtc.errors import SpecError
@@ -25,4 +26,4 @@ def class_name(name: str) -> str:
     """Return a Python class name made of `name`: `local-and-global` becomes `LocalAndGlobal`."""
     words = re.split(r"[^A-Za-z0-9]+", name)
     joined = "".join(word[:1].upper() + word[1:] for word in words if word)
-    return joined if joined[:1].isalpha() else f"Matrix{joined}"
+    return f"Matrix{joined}" if keyword.iskeyword(joined) or not joined[:1].isalpha() else joined

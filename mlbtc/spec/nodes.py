@@ -44,6 +44,10 @@ def read_document(text: str, source: str) -> Document:
         node = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         raise SpecError(_describe(error, source)) from None
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        code = error.character if isinstance(error.character, int) else ord(error.character)
+        raise SpecError(f"{source}:{line}: not valid YAML: {error.reason} (U+{code:04X})") from None
     except yaml.YAMLError as error:
         raise SpecError(f"{source}: not a YAML file: {' '.join(str(error).split())}") from None
     if node is None:
@@ -113,10 +117,8 @@ def _convert_mapping(node: yaml.MappingNode, path: Path, lines: dict[Path, int],
     return result
 
 
-def _scalar(node: Any, path: Path, source: str) -> Value:
-    text = node.value
-    if node.style in ("'", '"', "|", ">"):
-        return str(text)
+def plain_value(text: str) -> Value:
+    """Return what an unquoted scalar stands for."""
     if text in _NULLS:
         return None
     if text in _BOOLEANS:
@@ -125,7 +127,14 @@ def _scalar(node: Any, path: Path, source: str) -> Value:
         return int(text)
     if len(text) <= 40 and _FLOAT.fullmatch(text):
         return float(text)
-    if text.lstrip("+-").isdigit():
+    return text
+
+
+def _scalar(node: Any, path: Path, source: str) -> Value:
+    text = str(node.value)
+    if node.style in ("'", '"', "|", ">"):
+        return text
+    if len(text) > 30 and text.lstrip("+-").isdigit():
         where = f"{source}:{node.start_mark.line + 1}: {render(path)}"
         raise SpecError(f"{where}: a number of {len(text)} digits is out of range")
-    return str(text)
+    return plain_value(text)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from mlbtc.errors import SpecError
 
 Path = tuple[str | int, ...]
 
@@ -21,6 +24,19 @@ class Origin:
             if path[:end] in self.lines:
                 return f"{self.source}:{self.lines[path[:end]]}: {render(path)}".removesuffix(": ")
         return f"{self.source}: {render(path)}".removesuffix(": ")
+
+
+@contextmanager
+def placed(origin: Origin | None, *path: str | int) -> Iterator[None]:
+    """Put the place in the spec before what a stage complains about inside the block."""
+    try:
+        yield
+    except SpecError as error:
+        message = str(error)
+        if origin is not None and message.startswith(f"{origin.source}:"):
+            raise
+        where = render(path) if origin is None else origin.where(*path)
+        raise SpecError(f"{where}: {message}", error.key) from None
 
 
 def render(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from mlbtc.errors import SpecError
@@ -42,7 +43,7 @@ def as_permutation(value: object, side: str) -> Permutation:
                 f"found {position}"
             )
     if len(set(positions)) != len(positions):
-        twice = next(p for i, p in enumerate(positions) if p in positions[:i])
+        twice = next(p for p, count in Counter(positions).items() if count > 1)
         raise SpecError(f"the {side} permutation holds position {twice} twice")
     return positions
 

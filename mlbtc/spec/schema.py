@@ -102,7 +102,8 @@ def _explain(error: ValidationError, model: type[Entry], value: Value, origin: O
         known = list(_model_at(model, location[:-1]).model_fields)
         return f"{where}: unknown key {shown(location[-1])}; {nearest(str(location[-1]), known)}"
     if first["type"] == "missing":
-        return f"{origin.where(*path, *location[:-1])}: the key {location[-1]!r} is missing; keys: {_keys(model)}"
+        keys = _keys(_model_at(model, location[:-1]))
+        return f"{origin.where(*path, *location[:-1])}: the key {location[-1]!r} is missing; keys: {keys}"
     wanted = _wanted(details, first, model, location)
     return f"{where}: expected {wanted}, found {shown(first['input'])}"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import sympy as sp
@@ -75,13 +75,17 @@ def _check_expression(value: sp.Expr, what: str) -> Size:
         if not number.is_Integer:
             raise SpecError(f"{what} must be a positive integer, found {value}")
         return _check_number(int(number), what)
+    if value.is_nonpositive:
+        raise SpecError(f"{what} must be positive, but {value} never is")
     for s in value.free_symbols:
         if not (s.is_integer and s.is_positive):
             raise SpecError(f"{what} uses {s}, which is not a positive integer: make it with mlbtc.symbol({str(s)!r})")
     return value
 
 
-_OPERATORS = {ast.Add: sp.Add, ast.Mult: sp.Mul}
+MAX_TERMS = 64
+MAX_DEGREE = 32
+"""How large an expression may be once it is multiplied out: what costs are computed with must stay small."""
 
 
 def _parse(text: str, what: str) -> sp.Expr:
@@ -94,25 +98,46 @@ def _parse(text: str, what: str) -> sp.Expr:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise SpecError(f"{what} must be an expression such as D, 2*D or D/4, found {text!r}") from None
-    return _to_sympy(tree, text, what)
+    return _to_sympy(tree, text, what)[0]
 
 
-def _to_sympy(node: ast.expr, text: str, what: str) -> sp.Expr:
+Term = tuple[sp.Expr, int, int]
+"""An expression and bounds on its terms and degree when multiplied out; numbers have a degree too, so towers end."""
+
+
+def _to_sympy(node: ast.expr, text: str, what: str) -> Term:
     match node:
         case ast.Constant(value=int(number)) if not isinstance(number, bool):
-            return sp.Integer(_check_number(number, what))
+            return sp.Integer(_check_number(number, what)), 1, max(1, number.bit_length() // 16)
         case ast.Name(id=name):
-            return symbol(name)
-        case ast.BinOp(left=left, op=ast.Add() | ast.Mult() as op, right=right):
-            return _OPERATORS[type(op)](_to_sympy(left, text, what), _to_sympy(right, text, what))
-        case ast.BinOp(left=left, op=ast.Sub(), right=right):
-            return _to_sympy(left, text, what) - _to_sympy(right, text, what)
-        case ast.BinOp(left=left, op=ast.Div() | ast.FloorDiv(), right=right):
-            # Both mean exact division: that it comes out even becomes a condition of the spec.
-            return _to_sympy(left, text, what) / _to_sympy(right, text, what)
-        case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=int(power))) if 1 <= power <= 8:
-            return _to_sympy(left, text, what) ** power
+            return symbol(name), 1, 1
+        case ast.BinOp(left=left, op=op, right=ast.Constant(value=int(power))) if isinstance(op, ast.Pow):
+            if 1 <= power <= 8:
+                base, terms, degree = _to_sympy(left, text, what)
+                return _bounded(base, power, math.comb(terms + power - 1, power), degree * power, what)
+        case ast.BinOp(left=left, op=op, right=right):
+            (one, m, d), (two, n, e) = _to_sympy(left, text, what), _to_sympy(right, text, what)
+            match op:
+                case ast.Add():
+                    return one + two, m + n, max(d, e)
+                case ast.Sub():
+                    return one - two, m + n, max(d, e)
+                case ast.Mult() | ast.Div() | ast.FloorDiv():
+                    # Both signs mean exact division: that it comes out even becomes a condition of the spec.
+                    power = 1 if isinstance(op, ast.Mult) else -1
+                    _bounded(sp.Integer(1), 1, m * n, d + e, what)
+                    return one * two**power, m * n, d + e
     raise SpecError(f"{what} may hold integers, symbols, + - * / ** and parentheses only, found {text!r}")
+
+
+def _bounded(base: sp.Expr, power: int, terms: int, degree: int, what: str) -> Term:
+    """Return `base ** power` unless it is absurd; nothing is computed before the bounds are checked."""
+    if terms > MAX_TERMS or degree > MAX_DEGREE:
+        raise SpecError(
+            f"{what} is too large an expression: multiplied out it has up to {terms} terms of degree {degree}, "
+            f"at most {MAX_TERMS} and {MAX_DEGREE} are allowed"
+        )
+    return base**power, terms, degree
 
 
 def substitute(size: Size, values: Mapping[str, Size], what: str = "a size") -> Size:
@@ -130,15 +155,55 @@ def product(sizes: list[Size] | tuple[Size, ...]) -> Size:
     return sp.Mul(*sizes)
 
 
+def largest(sizes: Iterable[Size]) -> Size:
+    """Return the maximum, a `Max` of the sizes that no other one exceeds for certain."""
+    return _extreme(sizes, sp.Max, lambda one, other: _is_multiple(other, one))
+
+
+def smallest(sizes: Iterable[Size]) -> Size:
+    """Return the minimum, a `Min` of the sizes that are no multiple of another one."""
+    return _extreme(sizes, sp.Min, _is_multiple)
+
+
+Monomial = tuple[sp.Rational, dict[sp.Expr, sp.Expr]]
+
+
+def _extreme(sizes: Iterable[Size], of: type[sp.Expr], loses: Callable[[Monomial, Monomial], bool]) -> Size:
+    kept: dict[Size, Monomial] = {}
+    for size in sorted(set(sizes), key=str):
+        one = _monomial(size)
+        if not any(loses(one, other) for other in kept.values()):
+            kept = {**{known: other for known, other in kept.items() if not loses(other, one)}, size: one}
+    if len(kept) == 1:
+        return next(iter(kept))
+    # sympy compares all pairs of arguments with assumptions, which takes minutes for a hundred of them.
+    return of(*sorted(map(sp.sympify, kept), key=sp.default_sort_key), evaluate=False)
+
+
+def _monomial(size: Size) -> Monomial:
+    """Return the number and the powers that a size is the product of; a sum is one power."""
+    coefficient, rest = sp.sympify(size).as_coeff_Mul()
+    return coefficient, {} if rest == 1 else dict(rest.as_powers_dict())
+
+
+def _is_multiple(one: Monomial, other: Monomial) -> bool:
+    """Whether `one >= other` follows from their quotient being a product of sizes."""
+    (a, powers), (b, divisors) = one, other
+    return bool(a >= b) and all(base in powers and bool((powers[base] - power).is_nonnegative)
+                                for base, power in divisors.items())  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """`divisor` must divide `size`; stated while symbols are open, checked when they are bound.
 
-    A divisor of 1 says that `size` itself, for instance sqrt(D), must be an integer.
+    A divisor of 1 says that `size` itself, for instance sqrt(D), must be an integer. `level` is the level that states
+    the condition.
     """
 
     divisor: Size
     size: Size
+    level: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.size} is an integer" if self.divisor == 1 else f"{self.divisor} divides {self.size}"

@@ -153,7 +153,6 @@ def test_a_folder_without_permission(mlbtc: Command) -> None:
     assert "Permission" in done.err
 
 
-@pytest.mark.xfail(reason="the rename replaces devices and pipes: as root, -o /dev/null turns it into a file")
 def test_an_output_that_is_no_file_is_not_replaced(mlbtc: Command) -> None:
     os.mkfifo("pipe")
     reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
@@ -165,7 +164,6 @@ def test_an_output_that_is_no_file_is_not_replaced(mlbtc: Command) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-@pytest.mark.xfail(reason="OSError of the standard output is not caught")
 def test_a_full_disk_behind_the_standard_output_is_no_traceback(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -13,9 +13,7 @@ from tests.cli.command import ROOT, Command, fresh
 
 RUN = CliRunner()
 JOINED = [
-    pytest.param(
-        "analyze", marks=pytest.mark.xfail(reason="the examples are joined to one paragraph with 'Examples:'")
-    ),
+    "analyze",
     "compile",
 ]
 
