@@ -146,7 +146,9 @@ SYMBOLIC: dict[str, tuple[MLBTC, dict[str, int]]] = {
     "size-of-two": (families.low_rank((D, D), R), {"D": 2, "r": 2}),
     "btt": (families.btt((D, D), R), {"D": 36, "r": 2}),
     "btt-rank-of-one": (families.btt((D, D), R), {"D": 36, "r": 1}),
-    "btt-of-four-symbols": (families.btt(("a*b", "c*e"), "s", ("a", "b", "c", "e")), dict(zip("abces", (3, 4, 5, 2, 2), strict=True))),
+    "btt-of-four-symbols": (
+        families.btt(("a*b", "c*e"), "s", ("a", "b", "c", "e")), {"a": 3, "b": 4, "c": 5, "e": 2, "s": 2},
+    ),
     "monarch": (families.monarch((D, D), "p"), {"D": 12, "p": 4}),
     "blocks": (families.block_low_rank((D, D), "p", R), {"D": 12, "p": 2, "r": 3}),
     "mlr": (families.mlr((D, D), (R, "q", 2)), {"D": 16, "r": 3, "q": 1}),
