@@ -308,7 +308,7 @@ def expected_gain(module: nn.Module, monkeypatch: pytest.MonkeyPatch) -> float:
     with monkeypatch.context() as patch:
         patch.setattr(nn.init, "normal_", lambda tensor, std: tensor.fill_(std**2))
         module.reset_parameters()
-    return float(module.to_dense().sum()) / module.out_features
+    return float(module.to_dense().detach().sum()) / module.out_features
 
 
 ONES = [name for name, case in CASES.items() if all(level.scale == 1 for level in case.spec.levels)]
