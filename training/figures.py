@@ -20,7 +20,7 @@ def errors_by_position(path: Path, steps: Sequence[dict[str, Any]], errors: dict
     Returns:
         The path, or None without matplotlib.
     """
-    panels = _two_panels()
+    panels = _panels(2)
     if panels is None:
         return None
     figure, left, right = panels
@@ -30,6 +30,27 @@ def errors_by_position(path: Path, steps: Sequence[dict[str, Any]], errors: dict
     left.set_ylim(bottom=0)
     left.legend(frameon=False)
     _draw_loss(right, steps)
+    return _save(figure, path)
+
+
+def comparison(path: Path, errors: dict[str, list[float]]) -> Path | None:
+    """Draw the errors by position of several models and of the rivals in one panel.
+
+    Args:
+        path: the PNG to write.
+        errors: mean squared errors by position, of each predictor.
+
+    Returns:
+        The path, or None without matplotlib.
+    """
+    panels = _panels(1)
+    if panels is None:
+        return None
+    figure, axes = panels
+    for name, values in errors.items():
+        axes.plot(range(1, len(values) + 1), values, STYLES.get(name, "-o"), label=name, markersize=3)
+    axes.set(xlabel="position in the prompt", ylabel="mean squared error")
+    axes.legend(frameon=False)
     return _save(figure, path)
 
 
@@ -48,7 +69,7 @@ def forecast(
     Returns:
         The path, or None without matplotlib.
     """
-    panels = _two_panels()
+    panels = _panels(2)
     if panels is None:
         return None
     figure, left, right = panels
@@ -65,17 +86,16 @@ def forecast(
     return _save(figure, path)
 
 
-def _two_panels() -> tuple[Any, Any, Any] | None:
-    """Return a figure with two axes, without touching pyplot and the caller's backend; None without matplotlib."""
+def _panels(count: int) -> tuple[Any, ...] | None:
+    """Return a figure and its axes, without touching pyplot and the caller's backend; None without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         return None
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(4.5 * count, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    return figure, left, right
+    return figure, *figure.subplots(1, count, squeeze=False)[0]
 
 
 def _draw_loss(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
@@ -94,7 +114,7 @@ def _smooth(values: Sequence[float]) -> list[float]:
 def _save(figure: Any, path: Path) -> Path:
     temporary = path.with_name(f".{path.stem}.partial.png")
     # Only once all is drawn: a limit that is set stops the axes from growing.
-    figure.axes[1].set_ylim(bottom=0)
+    figure.axes[-1].set_ylim(bottom=0)
     figure.savefig(temporary, dpi=150)
     temporary.replace(path)
     return path

@@ -9,7 +9,7 @@ from typing import Any
 import sympy as sp
 
 from mlbtc.errors import AnalysisError
-from mlbtc.spec.sizes import Size, symbol
+from mlbtc.spec.sizes import Size, evaluate
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,15 @@ class Quantity:
         """Evaluate a symbolic form with the given symbol values."""
         if isinstance(symbolic, int):
             return cls(symbolic, symbolic)
-        bound = symbolic.subs({symbol(name): value for name, value in values.items()})
-        return cls(symbolic, int(bound) if bound.is_Integer else None)
+        bound = evaluate(symbolic, values)
+        return cls(symbolic, bound if isinstance(bound, int) else None)
 
     def bind(self, values: Mapping[str, Size]) -> Quantity:
         """Return the quantity with symbols replaced in its symbolic form too."""
         if isinstance(self.symbolic, int):
             return self
-        bound = self.symbolic.subs({symbol(name): value for name, value in values.items()})
-        return Quantity(bound, int(bound)) if bound.is_Integer else Quantity(bound, self.value)
+        bound = evaluate(self.symbolic, values)
+        return Quantity(bound, bound if isinstance(bound, int) else self.value)
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"symbolic": "2*D*r", "value": 65536 or null}`."""

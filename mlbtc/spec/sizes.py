@@ -142,10 +142,27 @@ def _bounded(base: sp.Expr, power: int, terms: int, degree: int, what: str) -> T
 
 def substitute(size: Size, values: Mapping[str, Size], what: str = "a size") -> Size:
     """Replace symbols by name and check that the result is still a size."""
+    return size if isinstance(size, int) else as_size(evaluate(size, values), what)
+
+
+def evaluate(size: Size, values: Mapping[str, Size]) -> Size:
+    """Replace symbols by name; the result may be a fraction or negative, which no size is."""
     if isinstance(size, int):
         return size
-    bound = size.subs({symbol(name): value for name, value in values.items()})
-    return as_size(bound, what)
+    named = {symbol(name): sp.sympify(value) for name, value in values.items()}
+    found = {s: value for s, value in named.items() if s in size.free_symbols}
+    return _replaced(size, found) if found else size
+
+
+def _replaced(size: sp.Expr, values: Mapping[sp.Symbol, sp.Expr]) -> Size:
+    if not size.has(sp.Min, sp.Max):
+        result = size.subs(values, simultaneous=True)
+        return int(result) if result.is_Integer else result
+    parts = [_replaced(part, values) for part in size.args]
+    if isinstance(size, sp.Min | sp.Max):
+        return smallest(parts) if isinstance(size, sp.Min) else largest(parts)
+    result = size.func(*map(sp.sympify, parts))
+    return int(result) if result.is_Integer else result
 
 
 def product(sizes: list[Size] | tuple[Size, ...]) -> Size:
