@@ -40,6 +40,8 @@ ORDERS = {
     "the-input-s-factor-first": (network("i r, r j -> (i) (j)", i=8, r=2, j=8), [1, 0]),
     "narrow-first": (network("a c, b d -> (a b) (c d)", a=2, c=16, b=16, d=2), [0, 1]),
     "narrow-first-on-the-other-side": (network("b d, a c -> (a b) (c d)", a=2, c=16, b=16, d=2), [1, 0]),
+    # Results of 20 + 4 elements against 16 + 4, but 160 MACs against 336: what is summed counts too.
+    "summed-indices-count": (network("a c, b d -> (a b) (c d)", a=1, c=4, b=4, d=20), [0, 1]),
     "one-factor": (network("i j -> (i) (j)", i=3, j=4), [0]),
     "chain": (network("i a, a b, b c, c j -> (i) (j)", i=9, a=2, b=3, c=4, j=9), [3, 2, 1, 0]),
 }
