@@ -102,6 +102,14 @@ def test_sums_of_levels_with_permutations(data: st.DataObject) -> None:
 COUNTEREXAMPLES = {
     "tensor-train-3-5-5-3-2": ([network("a c s, s b d -> (a b) (c d)", a=3, b=5, c=5, d=3, s=2)], 14, 15),
     "tensor-train-4-7-7-4-2": ([network("a c s, s b d -> (a b) (c d)", a=4, b=7, c=7, d=4, s=2)], 26, 28),
+    "tensor-train-and-a-low-rank": (
+        [
+            network("a c s, s b d -> (a b) (c d)", a=4, b=7, c=7, d=4, s=2),
+            network("i r, j r -> (i) (j)", i=28, j=28, r=1),
+        ],
+        27,
+        28,
+    ),
     "two-kronecker-terms": (
         [
             network("a c, b -> (a b) (c)", a=4, c=8, b=2),

@@ -62,7 +62,6 @@ def test_an_expression_of_tokens() -> None:
     assert "64*N" in report_of(families.low_rank((8, 8), 2), "2*N").to_markdown()
 
 
-@pytest.mark.xfail(reason="costs that are not a multiple of T are shown as if they were", strict=True)
 def test_costs_that_are_no_multiple_of_the_tokens_are_not_shown_as_one() -> None:
     report = report_of(families.low_rank((1, 5), 9))
     rows = {row[0]: row[1:] for row in table(report.to_markdown())}

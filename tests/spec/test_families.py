@@ -188,9 +188,6 @@ def test_closed_forms(case: Case, tokens: int) -> None:
         assert report.rank.value == case.rank
 
 
-@pytest.mark.xfail(
-    reason="factors of a rank above a block of one row are multiplied first, which T does not scale", strict=True
-)
 @pytest.mark.parametrize("case", [low_rank(1, 5, 9), mlr(8, 8, [5, 4, 3, 2])], ids=["low-rank", "mlr"])
 def test_closed_forms_of_ranks_above_blocks_of_one_row(case: Case) -> None:
     assert report_of(case.spec).macs == symbol("T") * case.macs
