@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import keyword
+import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import jinja2
 
 from mlbtc.codegen.lowering import shape_text
 from mlbtc.codegen.program import (
+    TOKENS_DIM,
     Add,
     Arrange,
     Instruction,
@@ -30,6 +32,7 @@ from mlbtc.errors import CodegenError
 from mlbtc.spec import permutation as runtime
 
 LINE = 120
+TOKENS_USED = re.compile(rf"^[^#]*\b{TOKENS_DIM}\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,11 @@ class MatrixContext:
         header: lines of the file's docstring: spec, costs, plan.
         class_name: a validated identifier.
         out_features, in_features: the shape.
-        parameters: the factors.
+        parameters: lines of code that make the factors.
         orders: pairs of a buffer name and the expression that makes it.
-        functions: source of the functions the file needs.
-        levels: pairs of a comment and the lines of code of a level.
+        functions: source of the constants and functions the file needs.
+        levels: pairs of the lines of a comment and the lines of code of a level.
+        counts_tokens: whether a line of code needs the number of tokens.
         result: the variable that holds the result.
         stds: for each factor its name and the standard deviation of its initial values, as text.
     """
@@ -54,10 +58,11 @@ class MatrixContext:
     class_name: str
     out_features: int
     in_features: int
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[str, ...]
     orders: tuple[tuple[str, str], ...]
     functions: tuple[str, ...]
-    levels: tuple[tuple[str, tuple[str, ...]], ...]
+    levels: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    counts_tokens: bool
     result: str
     stds: tuple[tuple[str, str], ...]
 
@@ -77,16 +82,18 @@ def emit_matrix(
     Raises:
         CodegenError: the class name is no identifier.
     """
+    levels = tuple((_comment(c), _code(level)) for c, level in zip(comments, program.levels, strict=True))
     context = MatrixContext(
-        summary=summary,
+        summary=textwrap.fill(summary, LINE - 3),
         header=header,
         class_name=check_class_name(class_name),
         out_features=program.shape[0],
         in_features=program.shape[1],
-        parameters=program.parameters,
+        parameters=tuple(line for parameter in program.parameters for line in _parameter(parameter)),
         orders=tuple((order.name, order_expression(order)) for order in program.orders),
-        functions=tuple(_functions(program.orders)),
-        levels=tuple((c, tuple(_lines(level))) for c, level in zip(comments, program.levels, strict=True)),
+        functions=(*_constants(program.orders), *_functions(program.orders)),
+        levels=levels,
+        counts_tokens=any(TOKENS_USED.search(line) for _, lines in levels for line in lines),
         result=program.result,
         stds=tuple((p.name, _std(p, len(program.levels))) for p in program.parameters),
     )
@@ -101,6 +108,8 @@ def check_class_name(name: str) -> str:
     """
     if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
         raise CodegenError(f"a class name must be a Python identifier, found {name!r}")
+    if name.startswith("__"):
+        raise CodegenError(f"Python itself uses names such as {name}: choose another class name")
     return name
 
 
@@ -117,25 +126,23 @@ def with_free_name(name: str | None, default: str, emit: Callable[[str], str]) -
     """
     wanted = check_class_name(default if name is None else name)
     source = emit(wanted)
-    taken = [found for found in top_level_names(source) if found == wanted]
-    if len(taken) < 2:
+    if wanted not in used_names(source):
         return source
     if name is not None:
         raise CodegenError(f"the file itself uses the name {name}: choose another class name, such as {name}Layer")
     return with_free_name(None, f"{wanted}Layer", emit)
 
 
-def top_level_names(source: str) -> list[str]:
-    """Return every name that a module defines or imports at its top level, as often as it does."""
-    names: list[str] = []
-    for node in ast.parse(source).body:
-        match node:
-            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
-                names.append(name)
-            case ast.Import(names=imported) | ast.ImportFrom(names=imported):
-                names += [alias.asname or alias.name for alias in imported]
-            case ast.Assign(targets=targets):
-                names += [target.id for target in targets if isinstance(target, ast.Name)]
+def used_names(source: str) -> set[str]:
+    """Return every name that a module imports, defines before the class it ends with, or calls."""
+    tree = ast.parse(source)
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    names = {called.id for called in calls if isinstance(called, ast.Name)}
+    for node in tree.body[:-1]:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
     return names
 
 
@@ -157,19 +164,37 @@ def render(template: str, **context: object) -> str:
     return _environment().get_template(template).render(**context)
 
 
+def _parameter(parameter: Parameter) -> list[str]:
+    """Return the lines that make a factor, laid out as a formatter would."""
+    tensor = f"torch.empty({', '.join(map(str, parameter.shape))}, **new)"
+    code, comment = f"self.{parameter.name} = nn.Parameter({tensor})", f"# {' '.join(parameter.indices)}"
+    if len(code) + len(comment) + 10 <= LINE:
+        return [f"{code}  {comment}"]
+    whole = len(code) + 8 <= LINE
+    return [comment, code] if whole else [comment, f"self.{parameter.name} = nn.Parameter(", f"    {tensor}", ")"]
+
+
 def _std(parameter: Parameter, levels: int) -> str:
     """Return the standard deviation that keeps unit variance through a step and over the sum of the levels."""
     terms = parameter.fan_in * (levels if parameter.last_of_level else 1)
     return f"{terms}**-0.5"
 
 
-def _lines(level: tuple[Instruction, ...]) -> list[str]:
+def _comment(text: str) -> tuple[str, ...]:
+    return tuple(textwrap.wrap(text, LINE - 8, initial_indent="# ", subsequent_indent="#     "))
+
+
+def _code(level: tuple[Instruction, ...]) -> tuple[str, ...]:
     lines = []
     for instruction in level:
-        code, comment = f"{instruction.result.name} = {_expression(instruction)}", f"# {instruction.result.comment}"
+        name, comment = instruction.result.name, f"# {instruction.result.comment}"
+        parts = [f"{name} = {_expression(instruction)}"]
+        if isinstance(instruction, Arrange) and len(parts[0]) > LINE - 8:
+            parts = [f"{name} = {source}{call}" for source, call in _calls(instruction)]
         # Behind the code where both fit into a line, else above it.
-        lines += [f"{code}  {comment}"] if len(code) + len(comment) + 10 <= LINE else [comment, code]
-    return lines
+        fits = len(parts[-1]) + len(comment) + 10 <= LINE
+        lines += [*parts[:-1], f"{parts[-1]}  {comment}"] if fits else [*_comment(comment[2:]), *parts]
+    return tuple(lines)
 
 
 def _expression(instruction: Instruction) -> str:
@@ -179,7 +204,7 @@ def _expression(instruction: Instruction) -> str:
         case Arrange():
             return _arrange(instruction)
         case Sum(source=source, dims=dims):
-            return f"{source}.sum(dim=({shape_text(dims)},))"
+            return f"{source}.sum(dim={dims[0] if len(dims) == 1 else dims})"
         case Matmul(left=left, right=right, batched=batched):
             return f"torch.{'bmm' if batched else 'mm'}({left}, {right})"
         case Multiply(left=left, right=right):
@@ -192,14 +217,14 @@ def _expression(instruction: Instruction) -> str:
 
 
 def _arrange(instruction: Arrange) -> str:
-    text = instruction.source
-    if instruction.split is not None:
-        text += f".reshape({shape_text(instruction.split)})"
-    if instruction.permutation is not None:
-        text += f".permute({shape_text(instruction.permutation)})"
-    if instruction.merge is not None:
-        text += f".reshape({shape_text(instruction.merge)})"
-    return text
+    return instruction.source + "".join(call for _, call in _calls(instruction))
+
+
+def _calls(instruction: Arrange) -> list[tuple[str, str]]:
+    """Return pairs of what a call is made on, where it stands alone, and the call."""
+    parts = (("reshape", instruction.split), ("permute", instruction.permutation), ("reshape", instruction.merge))
+    calls = [f".{method}({shape_text(shape)})" for method, shape in parts if shape is not None]
+    return list(zip([instruction.source, *[instruction.result.name] * (len(calls) - 1)], calls, strict=True))
 
 
 def _functions(orders: tuple[Order, ...]) -> list[str]:
@@ -213,12 +238,20 @@ def _functions(orders: tuple[Order, ...]) -> list[str]:
 
 
 def order_expression(order: Order) -> str:
-    """Return the expression for a stored order: a call for a named permutation, a literal for a listed one."""
+    """Return the expression for a stored order: a call for a named permutation, a constant for a listed one."""
     if isinstance(order.permutation, tuple):
-        text = f"[{', '.join(map(str, order.permutation))}]"
+        text = order.name.upper()
     else:
         stride = runtime.stride_of(order.permutation)
         text = f"bit_reversal({order.size})" if stride is None else f"stride_order({order.size}, {stride})"
-    tensor = f"torch.tensor({text})"
-    wrapped = textwrap.fill(tensor, LINE - 12, subsequent_indent=" " * 16) if len(tensor) > LINE - 12 else tensor
-    return f"torch.argsort({wrapped})" if order.inverse else wrapped
+    return f"torch.argsort(torch.tensor({text}))" if order.inverse else f"torch.tensor({text})"
+
+
+def _constants(orders: tuple[Order, ...]) -> tuple[str, ...]:
+    """Return the listed permutations as constants, many positions to a line."""
+    listed = [(order.name.upper(), order.permutation) for order in orders if isinstance(order.permutation, tuple)]
+    constants = []
+    for name, positions in listed:
+        lines = textwrap.wrap(", ".join(map(str, positions)), LINE, initial_indent="    ", subsequent_indent="    ")
+        constants.append("\n".join(["# fmt: off", f"{name} = [", *lines, "]", "# fmt: on"]))
+    return tuple(constants)

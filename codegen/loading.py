@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
 import linecache
 import os
 import sys
 import tempfile
+import threading
 import types
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlbtc.errors import CodegenError
 
 _PREFIX = "mlbtc_emitted_"
+_LOCK = threading.RLock()
 
 
 def cache_directory() -> Path:
@@ -39,8 +43,11 @@ def load_source(source: str) -> types.ModuleType:
     """
     digest = hashlib.sha256(source.encode()).hexdigest()[:32]
     name = _PREFIX + digest
-    if name in sys.modules:
-        return sys.modules[name]
+    with _LOCK:
+        return sys.modules.get(name) or _load(name, source)
+
+
+def _load(name: str, source: str) -> types.ModuleType:
     path = cache_directory() / f"{name}.py"
     _store(path, source)
     module = types.ModuleType(name)
@@ -57,7 +64,20 @@ def load_source(source: str) -> types.ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
+    for found in vars(module).values():
+        if isinstance(found, type) and found.__module__ == name:
+            # Another process does not have the module: what is pickled carries its source.
+            copyreg.pickle(found, partial(_reduce, source))
     return module
+
+
+def _reduce(source: str, instance: Any) -> tuple[Any, ...]:
+    return _rebuild, (source, type(instance).__qualname__), vars(instance)
+
+
+def _rebuild(source: str, class_name: str) -> Any:
+    cls = getattr(load_source(source), class_name)
+    return cls.__new__(cls)
 
 
 def load_class(source: str) -> Any:
@@ -69,12 +89,12 @@ def load_class(source: str) -> Any:
 
 def _store(path: Path, source: str) -> None:
     try:
-        if path.is_file() and path.read_text(encoding="utf-8") == source:
+        if path.is_file() and path.read_bytes() == source.encode():
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(path, source)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise CodegenError(
             f"cannot write to the cache {path.parent}: {reason}; set MLBTC_CACHE to a folder that can be written"
         ) from error

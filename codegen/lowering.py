@@ -29,7 +29,7 @@ from mlbtc.codegen.program import (
 )
 from mlbtc.errors import PlanError
 from mlbtc.plan.build import LevelPlan, Plan
-from mlbtc.plan.step import TOKENS, Step
+from mlbtc.plan.step import TOKENS, Operand, Step
 from mlbtc.spec.language import MLBTC, Level
 
 Groups = tuple[tuple[str, ...], ...]
@@ -183,6 +183,7 @@ class _Builder:
         return result
 
     def reduce(self, source: Value, names: list[str]) -> Value:
+        names = [i for i in names if self.sizes[i] > 1]  # the rest goes when the value is next arranged
         if not names:
             return source
         split = self.arrange(source, tuple((i,) for i in source.indices))
@@ -235,16 +236,22 @@ def _runs(have: list[str], order: list[str], groups: Groups) -> list[tuple[str, 
 
 
 def _fan_in(plan: LevelPlan, sizes: dict[str, int]) -> tuple[dict[str, int], str]:
-    """Return for each factor over how many terms its step sums, and the factor of the last step that has one."""
-    names = {factor.name for factor in plan.factors}
-    fan_in = dict.fromkeys(names, 1)
+    """Return for each factor the terms of the sums that it accounts for, and one factor to account for the level.
+
+    Every summed index belongs to one factor that has it, so that the product over all factors is the number of terms of
+    an entry of the output.
+    """
+    inside: dict[str, tuple[Operand, ...]] = {factor.name: (factor,) for factor in plan.factors}
+    fan_in = dict.fromkeys(inside, 1)
     last = plan.factors[0].name
     for step in plan.steps:
-        for operand in (step.left, step.right):
-            if operand is not None and operand.name in names:
-                gone = {i for o in (step.left, step.right) if o for i in o.indices} - set(step.result.indices)
-                fan_in[operand.name] = math.prod(sizes[i] for i in gone if i in operand.indices)
-                last = operand.name
+        # The operand that joins comes first: of two factors that share an index, the one that is multiplied later.
+        operands = [o for o in (step.right, step.left) if o is not None]
+        met = [factor for o in operands for factor in inside.get(o.name, ())]
+        for index in {i for o in operands for i in o.indices} - set(step.result.indices):
+            last = next(factor.name for factor in met if index in factor.indices)
+            fan_in[last] *= sizes[index]
+        inside[step.result.name] = tuple(met)
     return fan_in, last
 
 

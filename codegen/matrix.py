@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from mlbtc.analysis import Report, analyze
-from mlbtc.codegen.emit_torch import emit_matrix, with_free_name
+from mlbtc.codegen.emit_torch import LINE, emit_matrix, with_free_name
 from mlbtc.codegen.loading import load_class
 from mlbtc.codegen.lowering import lower
-from mlbtc.errors import BackendError
+from mlbtc.errors import BackendError, PlanError
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
+from mlbtc.plan.step import TOKENS
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.naming import class_name as class_name_of
+from mlbtc.spec.sizes import evaluate
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +44,8 @@ def generate_matrix(
         spec: a spec whose symbols are bound or have defaults.
         class_name: the name of the class; None makes one of the spec's name.
         target: "torch", or "auto" for the best one available.
-        tokens: the number of tokens per call for which the order of contractions is best; None for one.
+        tokens: the number of tokens per call for which the order of contractions is best, which may multiply factors
+            with each other first; None for an order whose cost is that of one token, times T.
 
     Raises:
         PlanError: a symbol has no value.
@@ -49,8 +53,10 @@ def generate_matrix(
         BackendError: the target is not available.
     """
     check_target(target)
+    if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
+        raise PlanError(f"tokens is a positive number of tokens per call, or None; found {tokens!r}")
     bound = spec.bind_defaults()
-    plan = build_plan(check(build_graph(bound)), for_tokens=tokens or 1)
+    plan = build_plan(check(build_graph(bound)), for_tokens=tokens)
     program = lower(bound, plan)
     report = analyze(bound)
     assert isinstance(report, Report)
@@ -65,19 +71,25 @@ def generate_matrix(
 
 
 def _header(spec: MLBTC, plan: Plan, report: Report) -> tuple[str, ...]:
-    per_token = report.bind(T=1)
-    dense = dict(per_token.dense)
+    dense = dict(report.dense)["parameters"]
+    per_call, one = (int(evaluate(plan.macs, {TOKENS: count})) for count in (0, 1))
+    once = f" and {per_call:,} once per call" if per_call else ""
     costs = [
-        f"parameters  {int(report.parameters):,} (dense {int(dense['parameters']):,})",
-        f"MACs        {int(per_token.macs):,} per token (dense {int(dense['macs']):,})",
+        f"parameters  {int(report.parameters):,} (dense {int(dense):,})",
+        f"MACs        {one - per_call:,} per token{once} (dense {int(dense):,})",
         f"rank        {int(report.rank):,} ({report.certainty}: {report.reason})",
     ]
     steps = [f"level {number}: {step}" for number, level in enumerate(plan.levels) for step in level.steps]
-    parts = [("Spec", spec.to_yaml().rstrip().splitlines()), ("Costs", costs), ("Plan for T tokens", steps)]
+    yaml = spec.to_yaml(width=LINE - 20).rstrip().splitlines()
+    parts = [("Spec", yaml), ("Costs", _wrapped(costs)), ("Plan for T tokens", _wrapped(steps))]
     lines: list[str] = []
     for title, body in parts:
         lines += [*([""] if lines else []), f"{title}:", *(f"    {line}" for line in body)]
     return tuple(lines)
+
+
+def _wrapped(lines: list[str]) -> list[str]:
+    return [part for line in lines for part in textwrap.wrap(line, LINE - 4, subsequent_indent="    ")]
 
 
 def compile_matrix(

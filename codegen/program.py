@@ -65,10 +65,7 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Matmul:
-    """A matrix product, batched where the operands have three dimensions.
-
-    `macs` is per token, so that a program can be compared with its plan.
-    """
+    """A matrix product, batched where the operands have three dimensions."""
 
     result: Value
     left: str

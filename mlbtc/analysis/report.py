@@ -177,7 +177,7 @@ def _analyze_matrix(spec: MLBTC, tokens: Size) -> Report:
     bound = spec.bind_defaults()
     values = dict(spec.defaults)
     contraction = check(build_graph(spec))
-    plan = build_plan(contraction, tokens)
+    plan = build_plan(contraction, tokens, values=values)
     rank, parts = _rank(spec, plan), [_rank(_single(spec, n), _slice(plan, n)) for n in range(len(spec.levels))]
     # The certainty of a report is that of its number where there is one.
     settled = rank if bound is spec else _rank(bound, build_plan(check(build_graph(bound)), tokens))

@@ -12,7 +12,7 @@ import sympy as sp
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
 from mlbtc.plan.stem import sequence_path, stem_path
 from mlbtc.plan.step import TOKENS, Operand, Step, index_key, replay
-from mlbtc.spec.sizes import Size, largest, product, symbol
+from mlbtc.spec.sizes import Size, evaluate, largest, product, symbol
 
 Path = tuple[tuple[int, ...], ...]
 _EXHAUSTIVE_OPERANDS = 5
@@ -90,24 +90,34 @@ def _add(sizes: Sequence[Size]) -> Size:
     return total if isinstance(total, int) else sp.expand(total)
 
 
-def build_plan(contraction: ContractionGraph, tokens: Size | None = None, for_tokens: int = 1) -> Plan:
+def build_plan(
+    contraction: ContractionGraph,
+    tokens: Size | None = None,
+    for_tokens: int | None = None,
+    values: Mapping[str, int] | None = None,
+) -> Plan:
     """Plan the product of a matrix with T tokens.
 
     Args:
         contraction: a checked graph; sizes may be symbols.
         tokens: T in the costs, a number or a symbol; None for the symbol T.
-        for_tokens: the number of tokens for which the order is best. With 1, the default, no product of factors alone
-            pays for itself, so every cost is T times the cost of one token.
+        for_tokens: the number of tokens for which the order is best; factors may then be multiplied with each other
+            first, once per call. With None, the activation is part of every step, so that every cost is T times the
+            cost of one token.
+        values: numbers for symbols, for which the order is best; others get representative ones.
 
     Returns:
         The plan with the fewest MACs that the searches found.
     """
     count = symbol(TOKENS) if tokens is None else tokens
-    levels = tuple(_plan_level(contraction, level, count, for_tokens) for level in range(contraction.levels))
+    numbers = values or {}
+    levels = tuple(_plan_level(contraction, level, count, for_tokens, numbers) for level in range(contraction.levels))
     return Plan(contraction.shape, levels, count)
 
 
-def _plan_level(contraction: ContractionGraph, level: int, tokens: Size, for_tokens: int) -> LevelPlan:
+def _plan_level(
+    contraction: ContractionGraph, level: int, tokens: Size, for_tokens: int | None, values: Mapping[str, int]
+) -> LevelPlan:
     sizes = {index_key(name): size for name, size in contraction.sizes(level).items()}
     factors = tuple(
         Operand(f"f{node[2]}", tuple(map(index_key, contraction.indices_of(node))))
@@ -116,23 +126,32 @@ def _plan_level(contraction: ContractionGraph, level: int, tokens: Size, for_tok
     input_ = tuple(map(index_key, contraction.axis(level, INPUT)))
     output = (TOKENS, *map(index_key, contraction.axis(level, OUTPUT)))
     operands = (*factors, Operand("x", (TOKENS, *input_)))
-    path, chosen_by = find_path(operands, output, {**sizes, TOKENS: for_tokens})
+    numbers = {name: evaluate(size, values) for name, size in sizes.items()}
+    path, chosen_by = find_path(operands, output, {**numbers, TOKENS: for_tokens or 1}, for_tokens is None)
     steps = replay(operands, output, path, {**sizes, TOKENS: tokens})
     return LevelPlan(factors, operands[-1], steps, output, tuple(sizes.items()), chosen_by)
 
 
-def find_path(operands: Sequence[Operand], output: tuple[str, ...], sizes: Mapping[str, Size]) -> tuple[Path, str]:
+def find_path(
+    operands: Sequence[Operand], output: tuple[str, ...], sizes: Mapping[str, Size], per_token: bool = False
+) -> tuple[Path, str]:
     """Return the path with the fewest MACs and the name of the search that found it.
 
     opt_einsum weighs a product without a sum half as much as one with a sum, and knows nothing of ties, so its path is
     compared in MACs with the best one in which the activation meets one factor after the other.
+
+    Args:
+        operands: the factors, then the activation.
+        output: indices of the result.
+        sizes: index name to size, that of the tokens among them.
+        per_token: leave out paths with a step that the activation is not part of.
     """
-    return _find_path(tuple(operands), output, tuple(_representatives(sizes).items()))
+    return _find_path(tuple(operands), output, tuple(_representatives(sizes).items()), per_token)
 
 
 @lru_cache(maxsize=1024)
 def _find_path(
-    operands: tuple[Operand, ...], output: tuple[str, ...], sizes: tuple[tuple[str, int], ...]
+    operands: tuple[Operand, ...], output: tuple[str, ...], sizes: tuple[tuple[str, int], ...], per_token: bool
 ) -> tuple[Path, str]:
     numbers = dict(sizes)
     count = len(operands) - 1
@@ -141,7 +160,11 @@ def _find_path(
     else:
         candidates = [(sequence_path(count, reverse), "factors in sequence") for reverse in (True, False)]
     candidates.append(_opt_einsum_path(operands, output, numbers))
-    return min(candidates, key=lambda c: sum(int(step.macs) for step in replay(operands, output, c[0], numbers)))
+    replayed = [(replay(operands, output, path, numbers), path, search) for path, search in candidates]
+    if per_token:
+        replayed = [found for found in replayed if all(TOKENS in step.left.indices for step in found[0])]
+    _, path, search = min(replayed, key=lambda found: sum(int(step.macs) for step in found[0]))
+    return path, search
 
 
 def _opt_einsum_path(

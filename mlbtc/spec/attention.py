@@ -120,11 +120,11 @@ class AttentionSpec:
         """Whether the blocks are context / 2^(l-1), those of the paper."""
         return all(b * 2**level == self.context for level, b in enumerate(self.block_sizes))
 
-    def to_yaml(self) -> str:
-        """Return the spec as YAML that `mlbtc.loads` reads back to an equal spec."""
+    def to_yaml(self, width: int = 10**6) -> str:
+        """Return the spec as YAML that `mlbtc.loads` reads back to an equal spec, in lines of about `width`."""
         from mlbtc.spec.dump import attention_to_yaml
 
-        return attention_to_yaml(self)
+        return attention_to_yaml(self, width)
 
     def __str__(self) -> str:
         ranks = "|".join(map(str, self.ranks))

@@ -34,8 +34,8 @@ _Dumper.add_representer(list, _flow)
 _Dumper.add_representer(str, _quoted)
 
 
-def _text(document: dict[str, Any]) -> str:
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=10**6, default_flow_style=False)
+def _text(document: dict[str, Any], width: int) -> str:
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=width, default_flow_style=False)
 
 
 def _size(size: Size) -> int | str:
@@ -61,19 +61,19 @@ def _level(level: Level) -> dict[str, Any]:
     return entry
 
 
-def spec_to_yaml(spec: MLBTC) -> str:
-    """Return a matrix spec as YAML."""
+def spec_to_yaml(spec: MLBTC, width: int) -> str:
+    """Return a matrix spec as YAML in lines of about `width` characters."""
     document: dict[str, Any] = {"name": spec.name, "shape": [_size(size) for size in spec.shape]}
     if spec.defaults:
         document["symbols"] = dict(spec.defaults)
     document["levels"] = [_level(level) for level in spec.levels]
-    return _text(document)
+    return _text(document, width)
 
 
-def attention_to_yaml(spec: AttentionSpec) -> str:
-    """Return an attention spec as YAML."""
+def attention_to_yaml(spec: AttentionSpec, width: int) -> str:
+    """Return an attention spec as YAML in lines of about `width` characters."""
     entry: dict[str, Any] = {key: getattr(spec, key) for key in ("variant", "width", "heads", "context")}
     if spec.variant != "standard":
         entry |= {"ranks": list(spec.ranks), "block_sizes": list(spec.block_sizes)}
     entry |= {"causal": spec.causal, "qk_norm": spec.qk_norm}
-    return _text({"name": spec.name, "attention": entry})
+    return _text({"name": spec.name, "attention": entry}, width)

@@ -238,11 +238,11 @@ class MLBTC:
         """Return the same spec under another name."""
         return MLBTC(self.shape, self.levels, name, self.defaults, self.origin)
 
-    def to_yaml(self) -> str:
-        """Return the spec as YAML that `mlbtc.loads` reads back to an equal spec."""
+    def to_yaml(self, width: int = 10**6) -> str:
+        """Return the spec as YAML that `mlbtc.loads` reads back to an equal spec, in lines of about `width`."""
         from mlbtc.spec.dump import spec_to_yaml
 
-        return spec_to_yaml(self)
+        return spec_to_yaml(self, width)
 
     def __str__(self) -> str:
         out, in_ = self.shape

@@ -179,51 +179,21 @@ def test_the_linter_finds_no_errors(files: dict[str, Path]) -> None:
     assert [found for found in lint(list(files.values()), "F", "E") if found[1] not in ("F841", "E501")] == []
 
 
-@pytest.mark.xfail(reason="tokens is set where no shape needs it")
 def test_no_variable_is_unused(files: dict[str, Path]) -> None:
     assert lint(list(files.values()), "F841") == []
 
 
-# Emitted text is laid out by hand; these are the files whose layout is not the formatter's.
-UNFORMATTED = {
-    **dict.fromkeys(
-        ("low_rank-1x1", "mlr-ranks-of-one", "low_rank_plus_diagonal-1", "many-levels-300"),
-        "a sum over two dimensions has a comma too many: dim=(0, 1,)",
-    ),
-    **dict.fromkeys(("butterfly-1024", "permutation-100"), "long lines of code are not wrapped"),
-}
-LONG = {
-    **dict.fromkeys(
-        ("tensor_train-four-cores", "butterfly-16", "butterfly-1024", "tensor_train-six-cores"),
-        "expressions in comments and the header are not wrapped",
-    ),
-    "permutation-100": "listed permutations are wrapped beyond the line",
-    "long-name": "the summary line is not wrapped",
-}
-
-
-def each(reasons: dict[str, str]) -> list[Any]:
-    """Return all names, those of `reasons` expected to fail; small files that pass are checked together."""
-    names = [name for name in (*CASES, *LARGE) if name in reasons or name in LARGE]
-    return [pytest.param(n, marks=pytest.mark.xfail(reason=reasons[n])) if n in reasons else n for n in names]
-
-
-def test_small_files_are_formatted(files: dict[str, Path]) -> None:
-    assert badly_formatted([files[name] for name in CASES if name not in UNFORMATTED]) == []
-
-
-@pytest.mark.parametrize("name", each(UNFORMATTED))
-def test_files_are_formatted(name: str, files: dict[str, Path]) -> None:
+@pytest.mark.parametrize("name", LARGE)
+def test_large_files_are_formatted(name: str, files: dict[str, Path]) -> None:
     assert badly_formatted([files[name]]) == []
 
 
-def test_small_files_have_short_lines(files: dict[str, Path]) -> None:
-    assert [name for name in CASES if name not in LONG and longest(files[name]) > 120] == []
+def test_files_are_formatted(files: dict[str, Path]) -> None:
+    assert badly_formatted([files[name] for name in CASES]) == []
 
 
-@pytest.mark.parametrize("name", each(LONG))
-def test_lines_are_short(name: str, files: dict[str, Path]) -> None:
-    assert longest(files[name]) <= 120
+def test_lines_are_short(files: dict[str, Path]) -> None:
+    assert [name for name in (*CASES, *LARGE) if longest(files[name]) > 120] == []
 
 
 def longest(path: Path) -> int:
@@ -296,7 +266,6 @@ def test_class_names_that_the_file_uses_are_refused(name: str) -> None:
         mlbtc.generate(spec, class_name=name)
 
 
-@pytest.mark.xfail(reason="a class may take the place of a builtin that the file calls")
 @pytest.mark.parametrize("name", ["super", "sum", "range", "__debug__", "__class__"])
 def test_class_names_that_python_uses_are_refused(name: str) -> None:
     spec = MLBTC((8, 8), [Level(permutation=("bit_reversal", "stride(2)"))])
