@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 
+import sympy as sp
+
 from mlbtc.analysis.attention import AttentionReport
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.report import Report
@@ -26,14 +28,15 @@ def matrix_rows(report: Report) -> list[Row]:
 
 def _per_token_row(label: str, report: Report, quantity: Quantity, dense: Quantity | None) -> Row:
     """Where only T is open, show the number of one token times T: all these quantities are linear in T."""
-    if quantity.value is not None or isinstance(report.tokens, int):
+    if quantity.value is not None or not isinstance(report.tokens, sp.Symbol):
         return _row(label, quantity, dense)
     values = {**dict(report.spec.defaults), str(report.tokens): 1}
     one, dense_one = Quantity.of(quantity.symbolic, values), dense and Quantity.of(dense.symbolic, values)
     row = _row(label, Quantity(quantity.symbolic, one.value), dense_one)
     if one.value is None:
         return _row(label, quantity, dense)
-    return (*row[:2], f"{row[2]} T", f"{row[3]} T" if dense else "", row[4])
+    tokens = report.tokens.name
+    return (*row[:2], f"{row[2]} {tokens}", f"{row[3]} {tokens}" if dense else "", row[4])
 
 
 def attention_rows(report: AttentionReport) -> list[Row]:

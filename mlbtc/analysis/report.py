@@ -19,7 +19,7 @@ from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.language import MLBTC
-from mlbtc.spec.sizes import Size, as_size, product, symbol
+from mlbtc.spec.sizes import Size, as_size, product, substitute, symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,9 @@ class Report:
         Raises:
             SpecError: a name is no symbol of the report, or a size does not fit.
         """
-        tokens = self.tokens
-        if isinstance(tokens, sp.Symbol) and tokens.name in values:
-            tokens = as_size(values.pop(tokens.name), "the number of tokens")
+        counting = set() if isinstance(self.tokens, int) else {s.name for s in self.tokens.free_symbols}
+        counts = {name: as_size(values.pop(name), "the number of tokens") for name in counting & set(values)}
+        tokens = substitute(self.tokens, counts, "the number of tokens")
         spec = self.spec.bind(**values) if values else self.spec
         return _analyze_matrix(spec, _tokens(spec, tokens))
 
@@ -193,6 +193,7 @@ def _analyze_matrix(spec: MLBTC, tokens: Size) -> Report:
                     part.reason)
         for level, p, costs, part in zip(spec.levels, parameters, plan.levels, parts, strict=True)
     )  # fmt: skip
+    exact = [level.rank.value if level.certainty == "exact" else None for level in levels]
     steps = tuple(
         StepReport(number, str(step), quantity(step.macs), quantity(step.elements))
         for number, level_plan in enumerate(plan.levels)
@@ -206,7 +207,7 @@ def _analyze_matrix(spec: MLBTC, tokens: Size) -> Report:
     return Report(
         spec.name, spec.shape, tokens, quantity(total), quantity(plan.macs), quantity(2 * plan.macs),
         Quantity(rank.size, value), settled.certainty, settled.reason, quantity(plan.largest), dense, levels, steps,
-        tuple(map(str, spec.conditions)), find_warnings(bound, plan, values), spec,
+        tuple(map(str, spec.conditions)), find_warnings(bound, plan, values, exact), spec,
     )  # fmt: skip
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.plan import Plan
 from mlbtc.spec.language import MLBTC, Level
-from mlbtc.spec.sizes import Size, product
+from mlbtc.spec.sizes import Size, product, smallest
 
 
-def find_warnings(spec: MLBTC, plan: Plan, values: Mapping[str, Size]) -> tuple[str, ...]:
+def find_warnings(spec: MLBTC, plan: Plan, values: Mapping[str, Size], ranks: Sequence[int | None]) -> tuple[str, ...]:
     """Return warnings about a spec whose symbols are bound as far as possible.
 
     Args:
         spec: the spec, with defaults in place.
         plan: the plan of the spec, in symbols or numbers.
         values: numbers for the symbols of the plan.
+        ranks: the rank of each level where it is a number that is certain, else None.
     """
     found = []
     for number, level in enumerate(spec.levels):
         found += _rank_above_block(number, level)
+    found += _no_rank_to_add(spec, ranks)
     found += _parameters_above_dense(spec)
     found += _macs_above_dense(plan, values)
     return tuple(found)
@@ -37,6 +39,17 @@ def _rank_above_block(number: int, level: Level) -> list[str]:
         return []
     return [
         f"levels[{number}]: rank {rank} is above what its blocks of {rows} x {columns} can use, {min(rows, columns)}"
+    ]
+
+
+def _no_rank_to_add(spec: MLBTC, ranks: Sequence[int | None]) -> list[str]:
+    full = next((number for number, rank in enumerate(ranks) if rank == smallest(spec.shape)), None)
+    if full is None:
+        return []
+    return [
+        f"levels[{number}] adds no rank: levels[{full}] alone has full rank, {ranks[full]}"
+        for number in range(len(ranks))
+        if number != full
     ]
 
 

@@ -9,6 +9,8 @@ from mlbtc.errors import GraphError
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
 from mlbtc.spec.sizes import product
 
+Node = tuple[str, int, int | str]
+
 
 def check(contraction: ContractionGraph) -> ContractionGraph:
     """Check sizes, coverage and reachability.
@@ -19,13 +21,29 @@ def check(contraction: ContractionGraph) -> ContractionGraph:
     Raises:
         GraphError: naming level, factor and index.
     """
-    if not nx.is_bipartite(contraction.graph):
-        raise GraphError("the graph is not bipartite: an edge joins two tensors or two indices")
+    for one, other in contraction.graph.edges:
+        _check_edge(contraction, one, other)
     for level in range(contraction.levels):
         _check_sizes(contraction, level)
         _check_axes(contraction, level)
         _check_reachable(contraction, level)
     return contraction
+
+
+def _check_edge(contraction: ContractionGraph, one: Node, other: Node) -> None:
+    """An edge joins a tensor with an index of its own level: the graph is bipartite, level by level."""
+    if one[1] == other[1] and (one[0] == "index") != (other[0] == "index"):
+        return
+    first, second = sorted((one, other), key=str)
+    raise GraphError(
+        f"{contraction.where(first[1])}: an edge joins {_name(first)} with {_name(second)} of level {second[1]}; edges "
+        "join a tensor with an index of the same level"
+    )
+
+
+def _name(node: Node) -> str:
+    kind, _, which = node
+    return f"the {which} axis" if kind == "axis" else f"{kind} {which!r}"
 
 
 def _check_sizes(contraction: ContractionGraph, level: int) -> None:
@@ -50,6 +68,9 @@ def _check_axes(contraction: ContractionGraph, level: int) -> None:
     sizes = contraction.sizes(level)
     for which, expected in zip((OUTPUT, INPUT), contraction.shape, strict=True):
         names = contraction.axis(level, which)
+        for name in names:
+            if name not in sizes:
+                raise GraphError(f"{contraction.where(level)}: the {which} axis uses the unknown index {name!r}")
         found = product([sizes[name] for name in names])
         if found != expected and sp.cancel(sp.sympify(found) - expected) != 0:
             raise GraphError(

@@ -40,7 +40,7 @@ def stem_path(operands: Sequence[Operand], output: tuple[str, ...], sizes: Mappi
                 products[joint] = math.prod(n for position, n in enumerate(numbers) if joint >> position & 1)
             total = cost + products[joint]
             known = best[after]
-            if known is None or total < known[0]:
+            if known is None or total <= known[0]:
                 best[after] = (total, (*order, factor))
     found = best[-1]
     assert found is not None

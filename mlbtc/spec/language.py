@@ -136,9 +136,18 @@ class Level:
 def _check_scale(scale: object) -> float | int:
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         raise SpecError(f"scale must be a number, found {scale!r}")
-    if not math.isfinite(scale) or scale == 0:
-        raise SpecError(f"scale must be finite and not 0, found {scale!r}")
-    return scale
+    # Integers that a file's reader would round are floats at once.
+    number = int(scale) if isinstance(scale, int) and abs(scale) <= 2**53 else _as_float(scale)
+    if not math.isfinite(number) or number == 0:
+        raise SpecError(f"scale must be finite and not 0, found {str(scale)[:40]}")
+    return number
+
+
+def _as_float(number: float | int) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _split_permutation(permutation: Sequence[Any] | None) -> tuple[Permutation, Permutation]:
@@ -190,7 +199,7 @@ class MLBTC:
         put(self, "shape", (rows, columns))
         put(self, "levels", tuple(resolved))
         put(self, "name", name)
-        put(self, "defaults", _check_defaults(dict(defaults)))
+        put(self, "defaults", _check_defaults(dict(defaults), self.symbols))
         put(self, "conditions", tuple(dict.fromkeys(conditions)))
         put(self, "origin", origin)
 
@@ -266,9 +275,11 @@ def _check_levels(levels: Sequence[Level]) -> Sequence[Level]:
     return levels
 
 
-def _check_defaults(defaults: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+def _check_defaults(defaults: Mapping[str, int], symbols: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     checked = []
     for name, value in defaults.items():
+        if name not in symbols:
+            raise SpecError(f"no size uses the symbol {name!r}; symbols used: {', '.join(symbols) or 'none'}")
         size = as_size(value, f"the default of symbol {name!r}")
         if not isinstance(size, int):
             raise SpecError(f"the default of symbol {name!r} must be an integer, found {value!r}")

@@ -25,7 +25,7 @@ def as_permutation(value: object, side: str) -> Permutation:
     if value is None:
         return None
     if isinstance(value, str):
-        if value != "bit_reversal" and not _STRIDE.fullmatch(value):
+        if value != "bit_reversal" and not stride_of(value):
             raise SpecError(f"the {side} permutation must be {_FORMS}, found {value!r}")
         return value
     if not isinstance(value, Sequence):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import keyword
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -32,8 +33,9 @@ def symbol(name: str) -> sp.Symbol:
     Raises:
         SpecError: `name` is not such a word.
     """
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise SpecError(f"a symbol is a word of letters, digits and '_' (at most 32), found {name!r}")
+    if not isinstance(name, str) or not NAME.fullmatch(name) or keyword.iskeyword(name):
+        rule = "a symbol is a word of letters, digits and '_' (at most 32), and no keyword of Python"
+        raise SpecError(f"{rule}; found {name!r}")
     return sp.Symbol(name, integer=True, positive=True)
 
 
@@ -83,6 +85,7 @@ def _check_expression(value: sp.Expr, what: str) -> Size:
     return value
 
 
+MAX_NUMBER_BITS = 64
 MAX_TERMS = 64
 MAX_DEGREE = 32
 """How large an expression may be once it is multiplied out: what costs are computed with must stay small."""
@@ -108,13 +111,20 @@ Term = tuple[sp.Expr, int, int]
 def _to_sympy(node: ast.expr, text: str, what: str) -> Term:
     match node:
         case ast.Constant(value=int(number)) if not isinstance(number, bool):
-            return sp.Integer(_check_number(number, what)), 1, max(1, number.bit_length() // 16)
+            if number.bit_length() > MAX_NUMBER_BITS:
+                raise SpecError(f"{what} holds a number of {len(str(number))} digits, which is out of range")
+            return sp.Integer(number), 1, max(1, number.bit_length() // 16)
         case ast.Name(id=name):
             return symbol(name), 1, 1
-        case ast.BinOp(left=left, op=op, right=ast.Constant(value=int(power))) if isinstance(op, ast.Pow):
-            if 1 <= power <= 8:
-                base, terms, degree = _to_sympy(left, text, what)
-                return _bounded(base, power, math.comb(terms + power - 1, power), degree * power, what)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            value, terms, degree = _to_sympy(operand, text, what)
+            return -value, terms, degree
+        case ast.Call(func=ast.Name(id="sqrt"), args=[argument], keywords=[]):
+            value, terms, degree = _to_sympy(argument, text, what)
+            return sp.sqrt(value), terms, degree
+        case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=int(power))) if 1 <= power <= MAX_DEGREE:
+            base, terms, degree = _to_sympy(left, text, what)
+            return _bounded(base, power, math.comb(terms + power - 1, power), degree * power, what)
         case ast.BinOp(left=left, op=op, right=right):
             (one, m, d), (two, n, e) = _to_sympy(left, text, what), _to_sympy(right, text, what)
             match op:
@@ -127,7 +137,7 @@ def _to_sympy(node: ast.expr, text: str, what: str) -> Term:
                     power = 1 if isinstance(op, ast.Mult) else -1
                     _bounded(sp.Integer(1), 1, m * n, d + e, what)
                     return one * two**power, m * n, d + e
-    raise SpecError(f"{what} may hold integers, symbols, + - * / ** and parentheses only, found {text!r}")
+    raise SpecError(f"{what} may hold integers, symbols, + - * / **, sqrt() and parentheses only, found {text!r}")
 
 
 def _bounded(base: sp.Expr, power: int, terms: int, degree: int, what: str) -> Term:
@@ -182,7 +192,7 @@ def smallest(sizes: Iterable[Size]) -> Size:
     return _extreme(sizes, sp.Min, _is_multiple)
 
 
-Monomial = tuple[sp.Rational, dict[sp.Expr, sp.Expr]]
+Monomial = tuple[sp.Rational, dict[sp.Expr, sp.Expr], sp.Expr]
 
 
 def _extreme(sizes: Iterable[Size], of: type[sp.Expr], loses: Callable[[Monomial, Monomial], bool]) -> Size:
@@ -192,20 +202,24 @@ def _extreme(sizes: Iterable[Size], of: type[sp.Expr], loses: Callable[[Monomial
         if not any(loses(one, other) for other in kept.values()):
             kept = {**{known: other for known, other in kept.items() if not loses(other, one)}, size: one}
     if len(kept) == 1:
-        return next(iter(kept))
+        found = next(iter(kept))
+        return int(found) if not isinstance(found, int) and found.is_Integer else found
     # sympy compares all pairs of arguments with assumptions, which takes minutes for a hundred of them.
     return of(*sorted(map(sp.sympify, kept), key=sp.default_sort_key), evaluate=False)
 
 
 def _monomial(size: Size) -> Monomial:
-    """Return the number and the powers that a size is the product of; a sum is one power."""
-    coefficient, rest = sp.sympify(size).as_coeff_Mul()
-    return coefficient, {} if rest == 1 else dict(rest.as_powers_dict())
+    """Return the number and the powers that a size is the product of, and the size; a sum is one power."""
+    expression = sp.sympify(size)
+    coefficient, rest = expression.as_coeff_Mul()
+    return coefficient, {} if rest == 1 else dict(rest.as_powers_dict()), expression
 
 
 def _is_multiple(one: Monomial, other: Monomial) -> bool:
-    """Whether `one >= other` follows from their quotient being a product of sizes."""
-    (a, powers), (b, divisors) = one, other
+    """Whether `one >= other` follows from their quotient being a product of sizes, or from what a sum adds to it."""
+    (a, powers, whole), (b, divisors, part) = one, other
+    if whole.is_Add and bool((whole - part).is_nonnegative):
+        return True
     return bool(a >= b) and all(base in powers and bool((powers[base] - power).is_nonnegative)
                                 for base, power in divisors.items())  # fmt: skip
 
@@ -245,8 +259,8 @@ def divide(size: Size, divisor: Size) -> tuple[Size | None, Condition | None]:
     if isinstance(size, int) and isinstance(divisor, int):
         return (size // divisor, None) if size % divisor == 0 else (None, None)
     quotient = sp.cancel(sp.sympify(size) / divisor)
-    if quotient.is_Integer:
-        return (int(quotient), None) if quotient >= 1 else (None, None)
+    if quotient.is_Integer or quotient.is_Rational:
+        return (int(quotient), None) if quotient.is_Integer and quotient >= 1 else (None, None)
     if quotient.is_integer:
         return quotient, None
     return quotient, Condition(divisor, size)

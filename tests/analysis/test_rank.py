@@ -250,7 +250,6 @@ def test_a_report_with_defaults_says_how_certain_its_number_is() -> None:
     assert report_of(spec).certainty == "upper bound"
 
 
-@pytest.mark.xfail(reason="a symbolic bound that is a constant is no int, and then the rank has no value", strict=True)
 def test_a_rank_that_no_symbol_changes_has_a_value() -> None:
     spec = MLBTC((8, 8), [Level(1), Level(1, "r")])
     assert report_of(spec).rank.value == 8

@@ -202,7 +202,6 @@ def test_tokens_may_be_an_expression() -> None:
     assert report_of(families.dense((4, 4)), "2*N").macs == 32 * symbol("N")
 
 
-@pytest.mark.xfail(reason="bind knows the number of tokens only where it is a single symbol", strict=True)
 def test_the_symbols_of_an_expression_of_tokens_can_be_bound() -> None:
     assert report_of(families.dense((4, 4)), "2*N").bind(N=3).macs == 96
 

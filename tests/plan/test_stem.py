@@ -60,9 +60,6 @@ TIES = {
 }
 
 
-@pytest.mark.xfail(
-    reason="the first order of a tie is kept, which starts with the factor that comes first", strict=True
-)
 @pytest.mark.parametrize(("drawn", "expected"), TIES.values(), ids=TIES.keys())
 def test_ties_go_to_the_later_factor(drawn: Network, expected: list[int]) -> None:
     operands, output, sizes = operands_of(drawn)

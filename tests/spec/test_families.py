@@ -211,13 +211,7 @@ SYMBOLIC = {
     "btt": (btt(A, B, C, E, S), {"a": 3, "b": 4, "c": 5, "e": 2, "s": 2}),
     "monarch": (monarch(D, E, P), {"D": 12, "e": 18, "p": 3}),
     "diagonal": (diagonal(D), {"D": 7}),
-    "low-rank-plus-diagonal": pytest.param(
-        low_rank_plus_diagonal(D, R),
-        {"D": 7, "r": 2},
-        marks=pytest.mark.xfail(
-            reason="Min(D, D + Min(D, r)) is not seen to be D, the rank of the diagonal", strict=True
-        ),
-    ),
+    "low-rank-plus-diagonal": (low_rank_plus_diagonal(D, R), {"D": 7, "r": 2}),
 }
 
 

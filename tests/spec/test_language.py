@@ -126,9 +126,6 @@ def test_arguments_that_are_refused(make: Callable[[], object], words: tuple[str
         assert word in str(caught.value)
 
 
-@pytest.mark.xfail(
-    reason="a default for a symbol that the spec lacks is kept, although a file with it is refused", strict=True
-)
 def test_a_default_of_no_symbol_is_refused() -> None:
     with pytest.raises(SpecError, match="'E'"):
         MLBTC((D, D), [Level(1)], defaults={"E": 4})

@@ -96,7 +96,7 @@ BAD = {
     "text-in-text": ("'a'", "'a'"),
     "true-in-text": ("True", "True"),
     "power-of-zero": ("D**0", "D"),
-    "power-of-nine": ("D**9", "D"),
+    "power-of-thirty-three": ("D**33", "D"),
     "symbolic-power": ("2**D", "2"),
     "tower": ("D**2**2**2", "D"),
     "statement": ("D = 4", "D = 4"),
@@ -161,7 +161,6 @@ def test_division(size: Any, divisor: Any, quotient: Any, condition: str | None)
     assert (None if stated is None else str(stated)) == condition
 
 
-@pytest.mark.xfail(reason="a quotient such as 1/2 is returned with a condition that no value meets", strict=True)
 @pytest.mark.parametrize(("size", "divisor"), [(D, 2 * D), (3 * D, 2 * D), (2 * D * E, 4 * D * E)], ids=str)
 def test_division_that_never_comes_out_even_is_refused_at_once(size: sp.Expr, divisor: sp.Expr) -> None:
     assert divide(size, divisor) == (None, None)
