@@ -116,7 +116,7 @@ def _to_sympy(node: ast.expr, text: str, what: str) -> Term:
             return sp.Integer(number), 1, max(1, number.bit_length() // 16)
         case ast.Name(id=name):
             return symbol(name), 1, 1
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
+        case ast.UnaryOp(op=ast.USub(), operand=operand) if not isinstance(operand, ast.UnaryOp):
             value, terms, degree = _to_sympy(operand, text, what)
             return -value, terms, degree
         case ast.Call(func=ast.Name(id="sqrt"), args=[argument], keywords=[]):
