@@ -7,7 +7,7 @@ The names below are the public face. Those that need torch are resolved on first
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mlbtc.spec import MLBTC, AttentionSpec, Level, families, load, loads, symbol
+from mlbtc.spec import MLBTC, AttentionSpec, Level, families, kron, load, loads, symbol
 
 if TYPE_CHECKING:
     from mlbtc.analysis import analyze
@@ -39,6 +39,7 @@ __all__ = [
     "compile",
     "families",
     "generate",
+    "kron",
     "load",
     "loads",
     "symbol",

@@ -10,6 +10,7 @@ from typing import Any
 import sympy as sp
 
 from mlbtc.errors import SpecError
+from mlbtc.spec.algebra import Operators
 from mlbtc.spec.expression import Expression, parse_expression
 from mlbtc.spec.naming import check_name
 from mlbtc.spec.origin import Origin, Path, placed
@@ -130,7 +131,13 @@ class Level:
     def __str__(self) -> str:
         scale = "" if self.scale == 1 else f"{self.scale} * "
         sizes = ", ".join(f"{name}={size}" for name, size in self.sizes)
-        return f"{scale}{self.expression} [{sizes}]"
+        moved = [f"{side} {_brief(p)}" for side, p in (("rows", self.rows), ("columns", self.columns)) if p is not None]
+        return f"{scale}{self.expression} [{sizes}]" + (f", permuted: {', '.join(moved)}" if moved else "")
+
+
+def _brief(permutation: Permutation) -> str:
+    text = permutation if isinstance(permutation, str) else str(list(permutation or ()))
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _check_scale(scale: object) -> float | int:
@@ -159,7 +166,7 @@ def _split_permutation(permutation: Sequence[Any] | None) -> tuple[Permutation, 
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class MLBTC:
+class MLBTC(Operators):
     """An (out x in) structured matrix: the sum of its levels (Eq. MLBTC of arXiv 2509.07963).
 
     Args:

@@ -22,6 +22,11 @@ def check_name(name: object) -> str:
     return name
 
 
+def join_names(one: str, operation: str, other: str) -> str:
+    """Return a name for what an operation makes of two specs, cut to 64 characters."""
+    return f"{one}-{operation}-{other}"[:64].rstrip(" ._-")
+
+
 def class_name(name: str) -> str:
     """Return a Python class name made of `name`: `local-and-global` becomes `LocalAndGlobal`."""
     words = re.split(r"[^A-Za-z0-9]+", name)

@@ -215,6 +215,11 @@ def _monomial(size: Size) -> Monomial:
     return coefficient, {} if rest == 1 else dict(rest.as_powers_dict()), expression
 
 
+def is_multiple(size: Size, divisor: Size) -> bool:
+    """Return whether `size` is `divisor` times a product of positive powers, or follows to be at least as large."""
+    return _is_multiple(_monomial(size), _monomial(divisor))
+
+
 def _is_multiple(one: Monomial, other: Monomial) -> bool:
     """Whether `one >= other` follows from their quotient being a product of sizes, or from what a sum adds to it."""
     (a, powers, whole), (b, divisors, part) = one, other
