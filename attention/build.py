@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlbtc.analysis import AttentionReport, analyze
 from mlbtc.attention.kernels import automatic, expanded, reference, strips
+from mlbtc.attention.layer import layer_class
 from mlbtc.codegen.emit_torch import check_class_name, render
-from mlbtc.codegen.loading import load_source
 from mlbtc.codegen.matrix import check_target
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.naming import class_name as class_name_of
@@ -93,14 +93,15 @@ def compile_attention(
         target: as for `generate_attention`.
 
     Returns:
-        The module; `module.source` is its source, `module.spec` the spec.
+        The module; `module.source` is its source, `module.spec` the spec. It attends with the fastest backend
+        (`module.explain()` says which and why), the source with its own PyTorch kernels.
 
     Raises:
         BackendError: the target is not available.
     """
     name = class_name_of(spec.name)
     source = generate_attention(spec, class_name=name, target=target)
-    module: Any = getattr(load_source(source), name)(bias=bias, device=device, dtype=dtype)
+    module: Any = layer_class(source, name)(bias=bias, device=device, dtype=dtype)
     module.spec = spec
     module.source = source
     return module

@@ -22,6 +22,8 @@ _EXP2_FLOAT = (
 _EXP2_DOUBLE = tuple(math.log(2) ** power / math.factorial(power) for power in reversed(range(14)))
 
 
+PANEL_KEYS = 64
+CHUNK_KEYS = 512
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -36,6 +38,8 @@ class KernelContext:
         tile_rows, tile_vectors: a register tile holds tile_rows x tile_vectors vectors.
         strip_rows: queries of a strip.
         tile_keys: most keys of a tile.
+        panel_keys: keys of a panel of the cache.
+        chunk_keys: keys of a chunk that a thread decodes.
         mantissa_bits, exp2_magic, exp2_lowest, exp2_coefficients: of the exponential.
     """
 
@@ -46,6 +50,8 @@ class KernelContext:
     tile_vectors: int
     strip_rows: int
     tile_keys: int
+    panel_keys: int
+    chunk_keys: int
     mantissa_bits: int
     exp2_magic: str
     exp2_lowest: str
@@ -67,6 +73,8 @@ def kernel_context(dtype: torch.dtype, width: int) -> KernelContext:
         tile_vectors=4 if width == 64 else 2,
         strip_rows=64,
         tile_keys=96,
+        panel_keys=PANEL_KEYS,
+        chunk_keys=CHUNK_KEYS,
         mantissa_bits=mantissa,
         exp2_magic=repr(1.5 * 2.0**mantissa),
         exp2_lowest="-126" if single else "-1022",
@@ -77,6 +85,11 @@ def kernel_context(dtype: torch.dtype, width: int) -> KernelContext:
 def generate_kernels(dtype: torch.dtype, width: int | None = None) -> str:
     """Return the C++ source of the kernels for float32 or float64."""
     return render("attention_cpp.jinja", context=kernel_context(dtype, width or vector_bytes()))
+
+
+def generate_decode(dtype: torch.dtype, width: int | None = None) -> str:
+    """Return the C++ source of decoding for float32 or float64."""
+    return render("decode_cpp.jinja", context=kernel_context(dtype, width or vector_bytes()))
 
 
 class View(ctypes.Structure):
@@ -118,6 +131,37 @@ def kernels(dtype: torch.dtype) -> ctypes.CDLL:
     return library
 
 
+class Level(ctypes.Structure):
+    """A level of the cache, as the template declares it."""
+
+    _fields_ = (("keys", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("panels", "rank", "block", "first")))
+
+
+DECODE_POINTERS = ("query", "key", "value", "values", "output", "partial", "scales", "lengths", "levels")
+DECODE_SIZES = ("level_count", "batch", "heads", "key_heads", "features", "width", "capacity", "chunks", "threads")
+
+
+class Decode(ctypes.Structure):
+    """The arguments of `mlr_decode`, as the template declares them."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in DECODE_POINTERS),
+        *((name, ctypes.c_int64) for name in DECODE_SIZES),
+    )
+
+
+@cache
+def decode_kernels(dtype: torch.dtype) -> ctypes.CDLL:
+    """Return the library that decodes in a dtype, built at the first call.
+
+    Raises:
+        BackendError: there is no compiler.
+    """
+    library = load_library(generate_decode(dtype), name=f"mlr_decode_{str(dtype).removeprefix('torch.')}")
+    library.mlr_decode.argtypes, library.mlr_decode.restype = [ctypes.c_void_p], None
+    return library
+
+
 def missing(dtype: torch.dtype) -> str:
     """Return why the kernels cannot run for tensors of a dtype, or an empty string; builds them if they can."""
     if dtype not in DTYPES:
@@ -125,6 +169,11 @@ def missing(dtype: torch.dtype) -> str:
     if compiler() is None:
         return "there is no C++ compiler (set CXX or install g++)"
     return _failure(working_dtype(dtype))
+
+
+# What torch.compiler.assume_constant_result does, without importing the compiler: a tracer calls it once and keeps the
+# answer.
+setattr(missing, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 @cache

@@ -409,7 +409,7 @@ def test_a_class_name_never_replaces_what_the_file_needs() -> None:
         "Any",
         "Tensor",
         "sequence",
-        pytest.param("strip-attention", marks=pytest.mark.xfail(reason="the layer replaces the kernel of this name")),
+        "strip-attention",
     ],
 )
 def test_a_spec_may_have_any_name(name: str) -> None:
