@@ -10,9 +10,18 @@ import torch
 from torch import Tensor
 
 from mlbtc.attention.kernels.native import Problem, View, kernels
+from mlbtc.attention.kernels.reference import reference_attention
+
+_COMMON = "float[] scales, SymInt[] ranks, SymInt[] block_sizes, bool causal"
+# Not torch.library.custom_op, whose wrapper imports the compiler, two seconds, at the first call.
+_OPERATORS = torch.library.Library("mlbtc", "FRAGMENT")
+_OPERATORS.define(f"mlr_attention(Tensor query, Tensor key, Tensor value, {_COMMON}) -> (Tensor, Tensor)")
+_OPERATORS.define(
+    "mlr_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor output, Tensor logsumexp, "
+    f"{_COMMON}) -> (Tensor, Tensor, Tensor)"
+)
 
 
-@torch.library.custom_op("mlbtc::mlr_attention", mutates_args=(), device_types="cpu")
 def _forward(
     query: Tensor,  # (B, H, Tq, R)
     key: Tensor,  # (B, Hkv, Tk, R)
@@ -33,25 +42,24 @@ def _forward(
 
 
 def _outputs(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    return query.new_empty(*query.shape[:3], value.shape[3]), query.new_empty(query.shape[:3])
+    return _like(query, value.shape[3]), query.new_empty(query.shape[:3])
 
 
-@_forward.register_fake
-def _(
-    query: Tensor, key: Tensor, value: Tensor, scales: Sequence[float], ranks: Sequence[int],
-    block_sizes: Sequence[int], causal: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return _outputs(query, value)
+def _like(tensor: Tensor, width: int) -> Tensor:
+    """Return an empty tensor of that width, token by token where the given one is: layers join heads without a copy."""
+    batch, heads, tokens, _ = tensor.shape
+    if tensor.stride(1) < tensor.stride(2):
+        return tensor.new_empty(batch, tokens, heads, width).transpose(1, 2)
+    return tensor.new_empty(batch, heads, tokens, width)
 
 
-@torch.library.custom_op("mlbtc::mlr_attention_backward", mutates_args=(), device_types="cpu")
 def _backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, logsumexp: Tensor,
     scales: Sequence[float], ranks: Sequence[int], block_sizes: Sequence[int], causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the gradients of query, key and value."""
     grad, query, key, value = map(_readable, (grad, query, key, value))
-    grads = query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+    grads = _gradients(query, key, value)
     if not output.numel():
         return grads[0].zero_(), grads[1].zero_(), grads[2].zero_()
     names = ("grad_output", "output", "grad_query", "grad_key", "grad_value")
@@ -65,14 +73,6 @@ def _backward(
     return grads
 
 
-@_backward.register_fake
-def _(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, logsumexp: Tensor,
-    scales: Sequence[float], ranks: Sequence[int], block_sizes: Sequence[int], causal: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
-
-
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     query, key, value, *ctx.arguments = inputs
     ctx.save_for_backward(query, key, value, *output)
@@ -84,10 +84,36 @@ def _differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Ten
     nothing = (None,) * 4
     if grad is None:
         return (None, None, None, *nothing)
-    return (*_backward(grad, *ctx.saved_tensors, *ctx.arguments), *nothing)
+    if torch.is_grad_enabled():
+        return (*_differentiable(grad, *ctx.saved_tensors[:3], *ctx.arguments), *nothing)
+    return (*torch.ops.mlbtc.mlr_attention_backward(grad, *ctx.saved_tensors, *ctx.arguments), *nothing)
 
 
-_forward.register_autograd(_differentiate, setup_context=_save)
+def _differentiable(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, scales: Sequence[float], ranks: Sequence[int],
+    block_sizes: Sequence[int], causal: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Return the gradients through the reference, which can be differentiated again."""
+    groups = query.shape[1] // max(1, key.shape[1])
+    factors = query.new_tensor([factor for factor, rank in zip(scales, ranks, strict=True) for _ in range(rank)])
+    wide_key, wide_value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    output = reference_attention(query * factors, wide_key, wide_value, ranks, block_sizes, causal)
+    return torch.autograd.grad(output, (query, key, value), grad, create_graph=True)
+
+
+def _gradients(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _like(query, query.shape[3]), _like(key, key.shape[3]), _like(value, value.shape[3])
+
+
+_OPERATORS.impl("mlr_attention", _forward, "CPU")
+_OPERATORS.impl("mlr_attention_backward", _backward, "CPU")
+torch.library.register_fake(
+    "mlbtc::mlr_attention", lambda query, key, value, *_: _outputs(query, value), lib=_OPERATORS
+)
+torch.library.register_fake(
+    "mlbtc::mlr_attention_backward", lambda grad, query, key, value, *_: _gradients(query, key, value), lib=_OPERATORS
+)
+torch.library.register_autograd("mlbtc::mlr_attention", _differentiate, setup_context=_save, lib=_OPERATORS)
 
 
 class _Call:
@@ -144,5 +170,5 @@ def cpp_attention(
     dtype = value.dtype
     if dtype not in (torch.float32, torch.float64):
         query, key, value = query.float(), key.float(), value.float()
-    output, _ = _forward(query, key, value, list(scales), list(ranks), list(block_sizes), causal)
+    output, _ = torch.ops.mlbtc.mlr_attention(query, key, value, list(scales), list(ranks), list(block_sizes), causal)
     return output.to(dtype)
