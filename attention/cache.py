@@ -7,12 +7,13 @@ level l keeps at most b_l keys: T sum r_l / p_l elements in all instead of T sum
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from mlbtc.attention.functional import mlr_attention
-from mlbtc.attention.kernels.decode import CachedLevel, decode_attention
+from mlbtc.attention.kernels.decode import CachedLevel, Decoder
 from mlbtc.attention.kernels.native import PANEL_KEYS
 from mlbtc.errors import SpecError
 
@@ -44,13 +45,15 @@ class AttentionCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.ranks, self.block_sizes = tuple(ranks), tuple(block_sizes)
+        self.ranks, self.block_sizes = tuple(ranks), _checked(ranks, block_sizes)
         self.lengths = [0] * batch
         self._values = torch.empty(batch, heads, 0, width, dtype=dtype, device=device)
         self._levels = [
             CachedLevel(self._values.new_empty(batch, heads, 0, rank, PANEL_KEYS), block, sum(self.ranks[:number]))
             for number, (rank, block) in enumerate(zip(ranks, block_sizes, strict=True))
         ]
+        self._space = 0
+        self._decoder: tuple[object, Decoder] | None = None
 
     @property
     def batch(self) -> int:
@@ -91,7 +94,7 @@ class AttentionCache:
         counts = self._check(query, key, value, lengths)
         self._reserve(max((old + new for old, new in zip(self.lengths, counts, strict=True)), default=0))
         if query.shape[2] == 1 and all(counts):
-            output = decode_attention(query, key, value, self._levels, self._values, self.lengths, scale)
+            output = self._decoder_of(query.shape[1], scale)(query, key, value, self.lengths)
             self.lengths = [length + 1 for length in self.lengths]
             return output.to(kind)
         if len(set(counts)) == len(set(self.lengths)) == 1:
@@ -117,12 +120,23 @@ class AttentionCache:
             raise SpecError(f"lengths has one number from 0 to {new} for each of {batch} sequences, found {counts}")
         return counts
 
+    def _decoder_of(self, heads: int, scale: float | Sequence[float] | None) -> Decoder:
+        """Return the decoder for the memory as it is now."""
+        wanted = (heads, scale)
+        if self._decoder is None or self._decoder[0] != wanted:
+            self._decoder = (wanted, Decoder(self._levels, self._values, heads, scale))
+        return self._decoder[1]
+
     def _reserve(self, tokens: int) -> None:
         """Make space for sequences of `tokens` tokens, at least doubling what must grow."""
+        if tokens <= self._space:
+            return
+        self._space = max(tokens, 2 * self._space, PANEL_KEYS)
         for level in self._levels:
-            level.reserve(tokens)
-        if self._values.shape[2] < tokens:
-            self._values = _grown(self._values, 2, max(tokens, 2 * self._values.shape[2], PANEL_KEYS))
+            level.reserve(self._space)
+        grown = self._values.new_empty(*self._values.shape[:2], self._space, self._values.shape[3])
+        grown[:, :, : self._values.shape[2]] = self._values
+        self._values, self._decoder = grown, None
 
     def _extend(
         self, rows: slice, query: Tensor, key: Tensor, value: Tensor, scale: float | Sequence[float] | None
@@ -151,7 +165,7 @@ class AttentionCache:
         index = torch.as_tensor(order, device=self._values.device)
         for level in self._levels:
             level.keys = level.keys.index_select(0, index)
-        self._values = self._values.index_select(0, index)
+        self._values, self._decoder = self._values.index_select(0, index), None
         self.lengths = [self.lengths[place] for place in index.tolist()]
 
     def crop(self, tokens: int) -> None:
@@ -171,9 +185,13 @@ class AttentionCache:
         self.lengths = [min(length, tokens) for length in self.lengths]
 
 
-def _grown(old: Tensor, dim: int, size: int) -> Tensor:
-    shape = list(old.shape)
-    shape[dim] = size
-    new = old.new_empty(shape)
-    new.narrow(dim, 0, old.shape[dim]).copy_(old)
-    return new
+def _checked(ranks: Sequence[int], block_sizes: Sequence[int | None]) -> tuple[int | None, ...]:
+    """Return the block sizes, nested and one per rank."""
+    if not ranks or len(ranks) != len(block_sizes):
+        raise SpecError(f"each level needs a rank and a block size, found {len(ranks)} and {len(block_sizes)}")
+    numbers = [block for block in block_sizes if block is not None]
+    first = len(block_sizes) - len(numbers)
+    nested = all(after > 0 and before % after == 0 for before, after in pairwise([*numbers[:1], *numbers]))
+    if not nested or any(block is not None for block in block_sizes[:first]):
+        raise SpecError(f"each block size divides the one before, found {list(block_sizes)}")
+    return tuple(block_sizes)

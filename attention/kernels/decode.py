@@ -10,6 +10,9 @@ from torch import Tensor
 
 from mlbtc.attention.kernels.native import CHUNK_KEYS, PANEL_KEYS, Decode, Level, decode_kernels, missing
 
+ELEMENTS_PER_THREAD = 1 << 16
+"""Keys and values worth waking another thread for."""
+
 
 class CachedLevel:
     """The keys of a level: `(batch, heads, panels, rank, PANEL_KEYS)`, key t of the block in lane t % PANEL_KEYS."""
@@ -34,9 +37,7 @@ class CachedLevel:
         """Make space for the block of a sequence of `tokens` tokens."""
         needed = -(-min(tokens, self.block or tokens) // PANEL_KEYS)
         if self.keys.shape[2] < needed:
-            most = -(-self.block // PANEL_KEYS) if self.block else 2 * needed
-            size = min(most, max(needed, 2 * self.keys.shape[2]))
-            grown = self.keys.new_empty(*self.keys.shape[:2], size, *self.keys.shape[3:])
+            grown = self.keys.new_empty(*self.keys.shape[:2], needed, *self.keys.shape[3:])
             grown[:, :, : self.keys.shape[2]] = self.keys
             self.keys = grown
 
@@ -53,48 +54,60 @@ class CachedLevel:
         return self.keys[rows].transpose(3, 4).flatten(2, 3)[:, :, : self.count(length)]
 
 
-def decode_attention(
-    query: Tensor,  # (B, H, 1, R)
-    key: Tensor,  # (B, Hkv, 1, R)
-    value: Tensor,  # (B, Hkv, 1, Dv)
-    levels: Sequence[CachedLevel],
-    values: Tensor,  # (B, Hkv, capacity, Dv)
-    lengths: Sequence[int],
-    scale: float | Sequence[float] | None,
-) -> Tensor:
-    """Append one token to every sequence and return what it attends to, `(B, H, 1, Dv)`; the cache has space for it."""
-    factors = (
-        [query.shape[3] ** -0.5 if scale is None else scale] * len(levels) if not isinstance(scale, Sequence) else scale
-    )
-    scales = [float(factor) for factor, level in zip(factors, levels, strict=True) for _ in range(level.rank)]
-    native = query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64) and not missing(query.dtype)
-    if native and query.numel():
-        return _native(query, key, value, levels, values, lengths, scales)
-    return _torch(query * query.new_tensor(scales), key, value, levels, values, lengths)
+class Decoder:
+    """Appends one token to every sequence of a cache and attends; made anew when the cache's memory has moved.
 
+    Args:
+        levels: of the cache.
+        values: `(B, Hkv, capacity, Dv)`.
+        heads: query heads.
+        scale: None for 1 / sqrt(features), one number, or one per level.
+    """
 
-def _native(
-    query: Tensor, key: Tensor, value: Tensor, levels: Sequence[CachedLevel], values: Tensor, lengths: Sequence[int],
-    scales: list[float],
-) -> Tensor:  # fmt: skip
-    batch, heads, _, features = query.shape
-    query, key, value = (x.contiguous() for x in (query, key, value))
-    chunks = -(-(max(lengths) + 1) // CHUNK_KEYS)
-    output = query.new_empty(batch, heads, 1, value.shape[3])
-    partial = query.new_empty(batch * heads * chunks * (value.shape[3] + 2))
-    real = ctypes.c_float if query.dtype == torch.float32 else ctypes.c_double
-    described = (Level * len(levels))(
-        *(Level(x.keys.data_ptr(), x.keys.shape[2], x.rank, x.block or 0, x.first) for x in levels)
-    )
-    arrays = (real * features)(*scales), (ctypes.c_int64 * batch)(*lengths), described
-    pointers = [x.data_ptr() for x in (query, key, value, values, output, partial)]
-    decode = Decode(
-        *pointers, *(ctypes.addressof(array) for array in arrays),
-        level_count=len(levels), batch=batch, heads=heads, key_heads=key.shape[1], features=features,
-        width=value.shape[3], capacity=values.shape[2], chunks=chunks, threads=torch.get_num_threads(),
-    )  # fmt: skip
-    decode_kernels(query.dtype).mlr_decode(ctypes.byref(decode))
-    return output
+    def __init__(
+        self, levels: Sequence[CachedLevel], values: Tensor, heads: int, scale: float | Sequence[float] | None
+    ) -> None:
+        self.levels, self.values, self.heads = levels, values, heads
+        features = sum(level.rank for level in levels)
+        if scale is None:
+            scale = features**-0.5
+        per_level = [scale] * len(levels) if isinstance(scale, int | float) else scale
+        self.scales = [float(factor) for factor, x in zip(per_level, levels, strict=True) for _ in range(x.rank)]
+        known = values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
+        self.native = known and values.numel() > 0 and heads > 0 and not missing(values.dtype)
+        if self.native:
+            self._prepare(features)
+
+    def _prepare(self, features: int) -> None:
+        """Fill in what stays the same from token to token."""
+        batch, key_heads, capacity, width = self.values.shape
+        real = ctypes.c_float if self.values.dtype == torch.float32 else ctypes.c_double
+        self._lengths = (ctypes.c_int64 * batch)()
+        levels = (Level(x.keys.data_ptr(), x.keys.shape[2], x.rank, x.block or 0, x.first) for x in self.levels)
+        self._kept = (Level * len(self.levels))(*levels), (real * features)(*self.scales)
+        self._call = Decode(
+            levels=ctypes.addressof(self._kept[0]), scales=ctypes.addressof(self._kept[1]),
+            lengths=ctypes.addressof(self._lengths), values=self.values.data_ptr(), level_count=len(self.levels),
+            batch=batch, heads=self.heads, key_heads=key_heads, features=features, width=width, capacity=capacity,
+        )  # fmt: skip
+        self._function = decode_kernels(self.values.dtype).mlr_decode
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return `(B, H, 1, Dv)` for one new token `(B, heads, 1, features)` of every sequence of `lengths`."""
+        if not self.native:
+            return _torch(query * query.new_tensor(self.scales), key, value, self.levels, self.values, lengths)
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        call = self._call
+        self._lengths[:] = list(lengths)
+        call.chunks = max(lengths) // CHUNK_KEYS + 1
+        work = call.batch * call.key_heads * (max(lengths) + 1) * (call.features + call.width)
+        call.threads = min(torch.get_num_threads(), work // ELEMENTS_PER_THREAD + 1)
+        output = query.new_empty(call.batch, call.heads, 1, call.width)
+        partial = query.new_empty(call.batch * call.heads * call.chunks * (call.width + 2))
+        call.query, call.key, call.value = query.data_ptr(), key.data_ptr(), value.data_ptr()
+        call.output, call.partial = output.data_ptr(), partial.data_ptr()
+        self._function(ctypes.byref(call))
+        return output
 
 
 def _torch(

@@ -166,9 +166,12 @@ def missing(dtype: torch.dtype) -> str:
     """Return why the kernels cannot run for tensors of a dtype, or an empty string; builds them if they can."""
     if dtype not in DTYPES:
         return f"there are no C++ kernels for {dtype}"
-    if compiler() is None:
-        return "there is no C++ compiler (set CXX or install g++)"
-    return _failure(working_dtype(dtype))
+    working = working_dtype(dtype)
+    if working not in _built:
+        if compiler() is None:
+            return "there is no C++ compiler (set CXX or install g++)"
+        _built[working] = _failure(working)
+    return _built[working]
 
 
 # What torch.compiler.assume_constant_result does, without importing the compiler: a tracer calls it once and keeps the
@@ -176,9 +179,11 @@ def missing(dtype: torch.dtype) -> str:
 setattr(missing, "_dynamo_marked_constant", True)  # noqa: B010
 
 
-@cache
+_built: dict[torch.dtype, str] = {}
+"""What went wrong with the kernels of a dtype, so that "auto" goes on without them; empty where they are ready."""
+
+
 def _failure(dtype: torch.dtype) -> str:
-    """Build once and remember what went wrong, so that "auto" goes on without the kernels."""
     try:
         kernels(dtype)
     except (BackendError, CodegenError, OSError) as error:
