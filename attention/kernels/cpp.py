@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mlbtc.attention.kernels.native import Problem, View, kernels
 from mlbtc.attention.kernels.reference import reference_attention
+from mlbtc.errors import SpecError
 
 _COMMON = "float[] scales, SymInt[] ranks, SymInt[] block_sizes, bool causal"
 # Not torch.library.custom_op, whose wrapper imports the compiler, two seconds, at the first call.
@@ -166,8 +167,14 @@ def cpp_attention(
     """Return what `reference_attention` returns; `scales` has a factor per level.
 
     Half precision is computed in float32.
+
+    Raises:
+        SpecError: the tensors have several dtypes.
     """
     dtype = value.dtype
+    if query.dtype != dtype or key.dtype != dtype:
+        found = ", ".join(str(x.dtype).removeprefix("torch.") for x in (query, key, value))
+        raise SpecError(f"query, key and value need one dtype, found {found}")
     if dtype not in (torch.float32, torch.float64):
         query, key, value = query.float(), key.float(), value.float()
     output, _ = torch.ops.mlbtc.mlr_attention(query, key, value, list(scales), list(ranks), list(block_sizes), causal)

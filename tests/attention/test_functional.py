@@ -188,6 +188,7 @@ def test_the_reference_is_differentiable_twice() -> None:
 @pytest.mark.parametrize(
     "backend",
     [
+        "cpp",
         "expanded",
         "reference",
         pytest.param("strips", marks=pytest.mark.xfail(reason="a gradient penalty silently counts as a constant")),
