@@ -4,8 +4,18 @@ if __name__ != "mlbtc.attention":
     raise ImportError(f"import mlbtc.attention, not {__name__}")
 
 from mlbtc.attention.build import compile_attention, generate_attention
+from mlbtc.attention.cache import AttentionCache
+from mlbtc.attention.choice import Choice, choose_backend
 from mlbtc.attention.functional import BACKENDS, mlr_attention
-from mlbtc.attention.kernels import choose_backend
 from mlbtc.spec.attention import AttentionSpec
 
-__all__ = ["BACKENDS", "AttentionSpec", "choose_backend", "compile_attention", "generate_attention", "mlr_attention"]
+__all__ = [
+    "BACKENDS",
+    "AttentionCache",
+    "AttentionSpec",
+    "Choice",
+    "choose_backend",
+    "compile_attention",
+    "generate_attention",
+    "mlr_attention",
+]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlbtc.analysis import AttentionReport, analyze
 from mlbtc.attention.kernels import automatic, expanded, reference, strips
+from mlbtc.attention.layer import layer_class
 from mlbtc.codegen.emit_torch import render, with_free_name
 from mlbtc.codegen.loading import load_class
 from mlbtc.codegen.matrix import check_target
@@ -96,13 +97,14 @@ def compile_attention(
         target: as for `generate_attention`.
 
     Returns:
-        The module; `module.source` is its source, `module.spec` the spec.
+        The module; `module.source` is its source, `module.spec` the spec. It attends with the fastest backend
+        (`module.explain()` says which and why), the source with its own PyTorch kernels.
 
     Raises:
         BackendError: the target is not available.
     """
     source = generate_attention(spec, target=target)
-    module: Any = load_class(source)(bias=bias, device=device, dtype=dtype)
+    module: Any = layer_class(source, load_class(source).__name__)(bias=bias, device=device, dtype=dtype)
     module.spec = spec
     module.source = source
     return module

@@ -6,14 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from mlbtc.attention.kernels import choose_backend, expanded_attention, reference_attention, strip_attention
+from mlbtc.attention.choice import choose_backend
+from mlbtc.attention.kernels import cpp_attention, expanded_attention, reference_attention, strip_attention
+from mlbtc.attention.kernels.native import missing
 from mlbtc.errors import BackendError, SpecError
 
-Backend = Literal["auto", "strips", "expanded", "reference"]
-BACKENDS: tuple[str, ...] = ("auto", "strips", "expanded", "reference")
+Backend = Literal["auto", "cpp", "strips", "expanded", "reference"]
+BACKENDS: tuple[str, ...] = ("auto", "cpp", "strips", "expanded", "reference")
 _KERNELS = {"strips": strip_attention, "expanded": expanded_attention, "reference": reference_attention}
 
 
@@ -42,12 +43,12 @@ def mlr_attention(
             at position 0 and the last one may be partial. Pairs that share no block have score 0.
         causal: whether query i sees keys up to its own position only.
         scale: None for 1 / sqrt(R), one number, or one per level.
-        backend: "strips" (row strips, memory linear in T), "expanded" (one scaled_dot_product_attention over r_l
-            features per block, for short sequences), "reference" (dense), or "auto": what
-            `mlbtc.attention.choose_backend` names where Tq = Tk, else the reference.
+        backend: "cpp" (fused C++, CPUs with a compiler, memory linear in T), "strips" (row strips in PyTorch, memory
+            linear in T), "expanded" (one scaled_dot_product_attention over r_l features per block, for short
+            sequences), "reference" (dense), or "auto": what `mlbtc.attention.choose_backend` names.
 
     Returns:
-        `(B, H, Tq, Dv)` in the dtype of `value`; half precision is accumulated in float32 by the strips.
+        `(B, H, Tq, Dv)` in the dtype of `value`; half precision is accumulated in float32 by cpp and strips.
 
     Raises:
         SpecError: shapes, ranks or blocks do not fit.
@@ -55,7 +56,10 @@ def mlr_attention(
     """
     blocks = _check(query, key, value, ranks, block_sizes)
     chosen = _choose(backend, query, key, ranks, blocks)
-    features = query.new_tensor(_feature_scales(scale, ranks))
+    factors = _level_scales(scale, ranks)
+    if chosen == "cpp":
+        return cpp_attention(query, key, value, factors, ranks, blocks, causal)
+    features = query.new_tensor([factor for factor, rank in zip(factors, ranks, strict=True) for _ in range(rank)])
     groups = query.shape[1] // max(1, key.shape[1])
     if query.shape[1] != key.shape[1]:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
@@ -71,13 +75,23 @@ def _choose(backend: str, query: Tensor, key: Tensor, ranks: Sequence[int], bloc
             f"backend {backend!r} needs as many queries as keys, found {query.shape[2]} and {key.shape[2]}; "
             "use 'reference'"
         )
+    if backend == "cpp":
+        _check_cpp(query)
     if backend != "auto":
         return backend
-    return choose_backend(query.shape[2], ranks, blocks, torch.compiler.is_compiling()) if same else "reference"
+    sizes = query.shape[2], key.shape[2]
+    return choose_backend(*sizes, ranks, blocks, device=query.device, dtype=query.dtype).backend
 
 
-def _feature_scales(scale: float | Sequence[float] | None, ranks: Sequence[int]) -> list[float]:
-    """Return one factor per feature."""
+def _check_cpp(query: Tensor) -> None:
+    where = query.device.type
+    reason = f"the tensors are on {where}" if where not in ("cpu", "meta") else missing(query.dtype)
+    if reason:
+        raise BackendError(f"backend 'cpp' cannot run: {reason}; use 'strips' or 'reference'")
+
+
+def _level_scales(scale: float | Sequence[float] | None, ranks: Sequence[int]) -> list[float]:
+    """Return one factor per level."""
     if scale is None:
         scale = sum(ranks) ** -0.5
     per_level = [scale] * len(ranks) if isinstance(scale, int | float) else list(scale)
@@ -85,7 +99,7 @@ def _feature_scales(scale: float | Sequence[float] | None, ranks: Sequence[int])
         raise SpecError(f"scale is None, a finite number, or one per level, found {scale!r}")
     if len(per_level) != len(ranks):
         raise SpecError(f"scale is one number or one per level, found {len(per_level)} for {len(ranks)} levels")
-    return [float(factor) for factor, rank in zip(per_level, ranks, strict=True) for _ in range(rank)]
+    return [float(factor) for factor in per_level]
 
 
 def _check(

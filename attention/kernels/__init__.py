@@ -1,17 +1,19 @@
-"""Implementations of MLR attention, all with the same arguments.
+"""Implementations of MLR attention.
 
 `reference` (dense, any dtype), `expanded` (one scaled_dot_product_attention, short sequences), `strips` (row strips,
-PyTorch, any device) and `automatic`, which picks one of them.
+PyTorch, any device), `automatic`, which picks one of them, and `cpp` (emitted C++, CPUs with a compiler).
 """
 
-from mlbtc.attention.kernels.automatic import automatic_attention, choose_backend
+from mlbtc.attention.kernels.automatic import automatic_attention, choose_torch_backend
+from mlbtc.attention.kernels.cpp import cpp_attention
 from mlbtc.attention.kernels.expanded import expanded_attention
 from mlbtc.attention.kernels.reference import reference_attention
 from mlbtc.attention.kernels.strips import strip_attention
 
 __all__ = [
     "automatic_attention",
-    "choose_backend",
+    "choose_torch_backend",
+    "cpp_attention",
     "expanded_attention",
     "reference_attention",
     "strip_attention",

@@ -1,4 +1,4 @@
-"""Which implementation of MLR attention runs, from sizes alone (measured with `mlbtc bench attention` on two cores)."""
+"""Which PyTorch implementation of MLR attention runs, from sizes alone (measured with `mlbtc bench attention`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlbtc.attention.kernels.strips import strip_attention
 # Everything below is inlined into emitted layers: it may use torch and the language, nothing else.
 
 
-def choose_backend(tokens: int, ranks: Sequence[int], block_sizes: Sequence[int], traced: bool) -> str:
+def choose_torch_backend(tokens: int, ranks: Sequence[int], block_sizes: Sequence[int], traced: bool) -> str:
     """Return "expanded", "strips" or "reference" for a call with as many queries as keys.
 
     The expansion wins where sequences are short and it adds few features; the strips win elsewhere. They loop in
@@ -34,7 +34,7 @@ def automatic_attention(
     block_sizes: tuple[int, ...],
     causal: bool,
 ) -> Tensor:
-    """Return what `reference_attention` returns, from the implementation that `choose_backend` names."""
-    name = choose_backend(query.shape[-2], ranks, block_sizes, torch.compiler.is_compiling())
+    """Return what `reference_attention` returns, from the implementation that `choose_torch_backend` names."""
+    name = choose_torch_backend(query.shape[-2], ranks, block_sizes, torch.compiler.is_compiling())
     backends = {"expanded": expanded_attention, "strips": strip_attention, "reference": reference_attention}
     return backends[name](query, key, value, ranks, block_sizes, causal)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}
-KERNELS = ("strips", "expanded", "reference")
+KERNELS = ("cpp", "strips", "expanded", "reference")
 
 
 class Layout(NamedTuple):

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mlbtc.attention import BACKENDS, choose_backend, mlr_attention
+from mlbtc.attention import BACKENDS, mlr_attention
+from mlbtc.attention.kernels import choose_torch_backend
 from tests.attention.cases import KERNELS, LAYOUTS, LONG, TOLERANCES, Layout, dense, draw, gradients
 from tests.attention.oracle import depth, oracle
 
@@ -68,7 +69,7 @@ def test_equals_the_definition(layout: Layout, backend: str, causal: bool) -> No
 
 
 @CAUSAL
-@pytest.mark.parametrize("backend", ["strips", "expanded"])
+@pytest.mark.parametrize("backend", ["cpp", "strips", "expanded"])
 @pytest.mark.parametrize("layout", LONG.values(), ids=LONG.keys())
 def test_long_sequences_equal_dense_masks(layout: Layout, backend: str, causal: bool) -> None:
     query, key, value = inputs = draw(layout)
@@ -187,6 +188,7 @@ def test_the_reference_is_differentiable_twice() -> None:
 @pytest.mark.parametrize(
     "backend",
     [
+        "cpp",
         "expanded",
         "reference",
         "strips",
@@ -455,7 +457,7 @@ def test_auto_never_stores_all_scores_of_a_long_sequence() -> None:
 
 
 def test_which_backend_is_chosen() -> None:
-    assert choose_backend(64, (48, 16), (64, 32), False) == "expanded"
-    assert choose_backend(4096, (48, 16), (4096, 2048), False) == "strips"
-    assert choose_backend(4096, (48, 16), (4096, 2048), True) == "expanded"
-    assert choose_backend(4096, (1, 1), (4096, 2), True) == "reference"
+    assert choose_torch_backend(64, (48, 16), (64, 32), False) == "expanded"
+    assert choose_torch_backend(4096, (48, 16), (4096, 2048), False) == "strips"
+    assert choose_torch_backend(4096, (48, 16), (4096, 2048), True) == "expanded"
+    assert choose_torch_backend(4096, (1, 1), (4096, 2), True) == "reference"

@@ -1,0 +1,181 @@
+"""MLR attention by the C++ kernels, as a custom operator of torch: forward and backward, exact, T x T never stored."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlbtc.attention.kernels.native import Problem, View, kernels
+from mlbtc.attention.kernels.reference import reference_attention
+from mlbtc.errors import SpecError
+
+_COMMON = "float[] scales, SymInt[] ranks, SymInt[] block_sizes, bool causal"
+# Not torch.library.custom_op, whose wrapper imports the compiler, two seconds, at the first call.
+_OPERATORS = torch.library.Library("mlbtc", "FRAGMENT")
+_OPERATORS.define(f"mlr_attention(Tensor query, Tensor key, Tensor value, {_COMMON}) -> (Tensor, Tensor)")
+_OPERATORS.define(
+    "mlr_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor output, Tensor logsumexp, "
+    f"{_COMMON}) -> (Tensor, Tensor, Tensor)"
+)
+
+
+def _forward(
+    query: Tensor,  # (B, H, Tq, R)
+    key: Tensor,  # (B, Hkv, Tk, R)
+    value: Tensor,  # (B, Hkv, Tk, Dv)
+    scales: Sequence[float],
+    ranks: Sequence[int],
+    block_sizes: Sequence[int],
+    causal: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the logsumexp in base 2, both in the dtype that the kernel computes in."""
+    query, key, value = map(_readable, (query, key, value))
+    output, logsumexp = _outputs(query, value)
+    if output.numel():
+        call = _Call(query, key, value, scales, ranks, block_sizes, causal, output=output)
+        call.problem.logsumexp = logsumexp.data_ptr()
+        kernels(query.dtype).mlr_forward(ctypes.byref(call.problem))
+    return output, logsumexp
+
+
+def _outputs(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    return _like(query, value.shape[3]), query.new_empty(query.shape[:3])
+
+
+def _like(tensor: Tensor, width: int) -> Tensor:
+    """Return an empty tensor of that width, token by token where the given one is: layers join heads without a copy."""
+    batch, heads, tokens, _ = tensor.shape
+    if tensor.stride(1) < tensor.stride(2):
+        return tensor.new_empty(batch, tokens, heads, width).transpose(1, 2)
+    return tensor.new_empty(batch, heads, tokens, width)
+
+
+def _backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, logsumexp: Tensor,
+    scales: Sequence[float], ranks: Sequence[int], block_sizes: Sequence[int], causal: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return the gradients of query, key and value."""
+    grad, query, key, value = map(_readable, (grad, query, key, value))
+    grads = _gradients(query, key, value)
+    if not output.numel():
+        return grads[0].zero_(), grads[1].zero_(), grads[2].zero_()
+    names = ("grad_output", "output", "grad_query", "grad_key", "grad_value")
+    views = dict(zip(names, (grad, output, *grads), strict=True))
+    call = _Call(query, key, value, scales, ranks, block_sizes, causal, **views)
+    call.problem.logsumexp = logsumexp.data_ptr()
+    parts = _parts(query, key)
+    owners, size = key.shape[0] * key.shape[1], key.shape[2] * (key.shape[3] + value.shape[3])
+    sums = query.new_empty(owners * parts * size if parts > 1 else 0)
+    kernels(query.dtype).mlr_backward(ctypes.byref(call.problem), sums.data_ptr(), parts)
+    return grads
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, *ctx.arguments = inputs
+    ctx.save_for_backward(query, key, value, *output)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    nothing = (None,) * 4
+    if grad is None:
+        return (None, None, None, *nothing)
+    if torch.is_grad_enabled():
+        return (*_differentiable(grad, *ctx.saved_tensors[:3], *ctx.arguments), *nothing)
+    return (*torch.ops.mlbtc.mlr_attention_backward(grad, *ctx.saved_tensors, *ctx.arguments), *nothing)
+
+
+def _differentiable(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, scales: Sequence[float], ranks: Sequence[int],
+    block_sizes: Sequence[int], causal: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Return the gradients through the reference, which can be differentiated again."""
+    groups = query.shape[1] // max(1, key.shape[1])
+    factors = query.new_tensor([factor for factor, rank in zip(scales, ranks, strict=True) for _ in range(rank)])
+    wide_key, wide_value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    output = reference_attention(query * factors, wide_key, wide_value, ranks, block_sizes, causal)
+    return torch.autograd.grad(output, (query, key, value), grad, create_graph=True)
+
+
+def _gradients(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _like(query, query.shape[3]), _like(key, key.shape[3]), _like(value, value.shape[3])
+
+
+_OPERATORS.impl("mlr_attention", _forward, "CPU")
+_OPERATORS.impl("mlr_attention_backward", _backward, "CPU")
+torch.library.register_fake(
+    "mlbtc::mlr_attention", lambda query, key, value, *_: _outputs(query, value), lib=_OPERATORS
+)
+torch.library.register_fake(
+    "mlbtc::mlr_attention_backward", lambda grad, query, key, value, *_: _gradients(query, key, value), lib=_OPERATORS
+)
+torch.library.register_autograd("mlbtc::mlr_attention", _differentiate, setup_context=_save, lib=_OPERATORS)
+
+
+class _Call:
+    """Keeps alive what a `Problem` points to."""
+
+    def __init__(
+        self, query: Tensor, key: Tensor, value: Tensor, scales: Sequence[float], ranks: Sequence[int],
+        block_sizes: Sequence[int], causal: bool, **tensors: Tensor,
+    ) -> None:  # fmt: skip
+        levels = len(ranks)
+        real = ctypes.c_float if query.dtype == torch.float32 else ctypes.c_double
+        factors = [factor for factor, rank in zip(scales, ranks, strict=True) for _ in range(rank)]
+        self.arrays = (
+            (real * len(factors))(*factors), (ctypes.c_int64 * levels)(*ranks), (ctypes.c_int64 * levels)(*block_sizes)
+        )  # fmt: skip
+        pointers = (ctypes.cast(array, ctypes.c_void_p) for array in self.arrays)
+        views = {"query": query, "key": key, "value": value, **tensors}
+        self.problem = Problem(
+            **{name: View.of(tensor) for name, tensor in views.items()},
+            **dict(zip(("scales", "ranks", "blocks"), pointers, strict=True)),
+            levels=levels, batch=query.shape[0], heads=query.shape[1], key_heads=key.shape[1],
+            queries=query.shape[2], keys=key.shape[2], features=query.shape[3], width=value.shape[3],
+            causal=causal, threads=torch.get_num_threads(),
+        )  # fmt: skip
+
+
+def _readable(tensor: Tensor) -> Tensor:
+    """Return the tensor with neighbouring features, which is all that the kernels ask for."""
+    return tensor if tensor.stride(3) == 1 or tensor.shape[3] == 1 else tensor.contiguous()
+
+
+def _parts(query: Tensor, key: Tensor) -> int:
+    """Return in how many parts the queries of a head are dealt out, so that few heads keep all threads busy."""
+    owners, threads = key.shape[0] * key.shape[1], torch.get_num_threads()
+    if owners % threads == 0 or owners >= 8 * threads:
+        return 1
+    strips = -(-query.shape[2] // 64)
+    return max(1, min(strips, -(-2 * threads // owners)))
+
+
+def cpp_attention(
+    query: Tensor,  # (B, H, Tq, R)
+    key: Tensor,  # (B, Hkv, Tk, R)
+    value: Tensor,  # (B, Hkv, Tk, Dv)
+    scales: Sequence[float],
+    ranks: Sequence[int],
+    block_sizes: Sequence[int],
+    causal: bool,
+) -> Tensor:
+    """Return what `reference_attention` returns; `scales` has a factor per level.
+
+    Half precision is computed in float32.
+
+    Raises:
+        SpecError: the tensors have several dtypes.
+    """
+    dtype = value.dtype
+    if query.dtype != dtype or key.dtype != dtype:
+        found = ", ".join(str(x.dtype).removeprefix("torch.") for x in (query, key, value))
+        raise SpecError(f"query, key and value need one dtype, found {found}")
+    if dtype not in (torch.float32, torch.float64):
+        query, key, value = query.float(), key.float(), value.float()
+    output, _ = torch.ops.mlbtc.mlr_attention(query, key, value, list(scales), list(ranks), list(block_sizes), causal)
+    return output.to(dtype)

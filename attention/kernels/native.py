@@ -1,0 +1,196 @@
+"""MLR attention as a C++ library: what is decided before the template is filled, and the arguments of its functions."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from mlbtc.codegen.emit_torch import render
+from mlbtc.codegen.native import compiler, load_library, vector_bytes
+from mlbtc.errors import BackendError, CodegenError
+
+# Minimax for 2^x on [-0.5, 0.5] in float; the Taylor series is as good as that in double.
+_EXP2_FLOAT = (
+    1.535336188319500e-4, 1.339887440266574e-3, 9.618437357674640e-3, 5.550332471162809e-2, 2.402264791363012e-1,
+    6.931472028550421e-1, 1.0,
+)  # fmt: skip
+_EXP2_DOUBLE = tuple(math.log(2) ** power / math.factorial(power) for power in reversed(range(14)))
+
+
+PANEL_KEYS = 64
+CHUNK_KEYS = 512
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelContext:
+    """What the templates of the C++ kernels show.
+
+    Attributes:
+        real: the element type, "float" or "double"; `integer` is as wide.
+        integer: the integer type of masks.
+        vector_bytes: the width of a vector register.
+        tile_rows, tile_vectors: a register tile holds tile_rows x tile_vectors vectors.
+        strip_rows: queries of a strip.
+        tile_keys: most keys of a tile.
+        panel_keys: keys of a panel of the cache.
+        chunk_keys: keys of a chunk that a thread decodes.
+        mantissa_bits, exp2_magic, exp2_lowest, exp2_coefficients: of the exponential.
+    """
+
+    real: str
+    integer: str
+    vector_bytes: int
+    tile_rows: int
+    tile_vectors: int
+    strip_rows: int
+    tile_keys: int
+    panel_keys: int
+    chunk_keys: int
+    mantissa_bits: int
+    exp2_magic: str
+    exp2_lowest: str
+    exp2_coefficients: tuple[str, ...]
+
+
+def kernel_context(dtype: torch.dtype, width: int) -> KernelContext:
+    """Return the decisions for a dtype and a vector width in bytes.
+
+    Sixteen registers hold 6 x 2 sums beside what they are made of, thirty-two (AVX-512) hold 6 x 4.
+    """
+    single = dtype == torch.float32
+    mantissa = 23 if single else 52
+    return KernelContext(
+        real="float" if single else "double",
+        integer="int32_t" if single else "int64_t",
+        vector_bytes=width,
+        tile_rows=6,
+        tile_vectors=4 if width == 64 else 2,
+        strip_rows=64,
+        tile_keys=96,
+        panel_keys=PANEL_KEYS,
+        chunk_keys=CHUNK_KEYS,
+        mantissa_bits=mantissa,
+        exp2_magic=repr(1.5 * 2.0**mantissa),
+        exp2_lowest="-126" if single else "-1022",
+        exp2_coefficients=tuple(f"{c!r}f" if single else repr(c) for c in (_EXP2_FLOAT if single else _EXP2_DOUBLE)),
+    )
+
+
+def generate_kernels(dtype: torch.dtype, width: int | None = None) -> str:
+    """Return the C++ source of the kernels for float32 or float64."""
+    return render("attention_cpp.jinja", context=kernel_context(dtype, width or vector_bytes()))
+
+
+def generate_decode(dtype: torch.dtype, width: int | None = None) -> str:
+    """Return the C++ source of decoding for float32 or float64."""
+    return render("decode_cpp.jinja", context=kernel_context(dtype, width or vector_bytes()))
+
+
+class View(ctypes.Structure):
+    """A (batch, heads, tokens, features) tensor whose features are neighbours."""
+
+    _fields_ = (("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "head", "token")))
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> View:
+        """Return the view of a tensor; the caller keeps the tensor."""
+        return cls(tensor.data_ptr(), *tensor.stride()[:3])
+
+
+VIEWS = ("query", "key", "value", "output", "grad_output", "grad_query", "grad_key", "grad_value")
+SIZES = ("levels", "batch", "heads", "key_heads", "queries", "keys", "features", "width", "causal", "threads")
+
+
+class Problem(ctypes.Structure):
+    """The arguments of `mlr_forward` and `mlr_backward`, as the templates declare them."""
+
+    _fields_ = (
+        *((name, View) for name in VIEWS),
+        *((name, ctypes.c_void_p) for name in ("logsumexp", "scales", "ranks", "blocks")),
+        *((name, ctypes.c_int64) for name in SIZES),
+    )
+
+
+@cache
+def kernels(dtype: torch.dtype) -> ctypes.CDLL:
+    """Return the library for a dtype, built at the first call.
+
+    Raises:
+        BackendError: there is no compiler.
+    """
+    library = load_library(generate_kernels(dtype), name=f"mlr_attention_{str(dtype).removeprefix('torch.')}")
+    library.mlr_forward.argtypes = [ctypes.c_void_p]
+    library.mlr_backward.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+    library.mlr_forward.restype = library.mlr_backward.restype = None
+    return library
+
+
+class Level(ctypes.Structure):
+    """A level of the cache, as the template declares it."""
+
+    _fields_ = (("keys", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("panels", "rank", "block", "first")))
+
+
+DECODE_POINTERS = ("query", "key", "value", "values", "output", "partial", "scales", "lengths", "levels")
+DECODE_SIZES = ("level_count", "batch", "heads", "key_heads", "features", "width", "capacity", "chunks", "threads")
+
+
+class Decode(ctypes.Structure):
+    """The arguments of `mlr_decode`, as the template declares them."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in DECODE_POINTERS),
+        *((name, ctypes.c_int64) for name in DECODE_SIZES),
+    )
+
+
+@cache
+def decode_kernels(dtype: torch.dtype) -> ctypes.CDLL:
+    """Return the library that decodes in a dtype, built at the first call.
+
+    Raises:
+        BackendError: there is no compiler.
+    """
+    library = load_library(generate_decode(dtype), name=f"mlr_decode_{str(dtype).removeprefix('torch.')}")
+    library.mlr_decode.argtypes, library.mlr_decode.restype = [ctypes.c_void_p], None
+    return library
+
+
+def missing(dtype: torch.dtype) -> str:
+    """Return why the kernels cannot run for tensors of a dtype, or an empty string; builds them if they can."""
+    if dtype not in DTYPES:
+        return f"there are no C++ kernels for {dtype}"
+    working = working_dtype(dtype)
+    if working not in _built:
+        if compiler() is None:
+            return "there is no C++ compiler (set CXX or install g++)"
+        _built[working] = _failure(working)
+    return _built[working]
+
+
+# What torch.compiler.assume_constant_result does, without importing the compiler: a tracer calls it once and keeps the
+# answer.
+setattr(missing, "_dynamo_marked_constant", True)  # noqa: B010
+
+
+_built: dict[torch.dtype, str] = {}
+"""What went wrong with the kernels of a dtype, so that "auto" goes on without them; empty where they are ready."""
+
+
+def _failure(dtype: torch.dtype) -> str:
+    try:
+        kernels(dtype)
+    except (BackendError, CodegenError, OSError) as error:
+        return f"the C++ kernels cannot be built: {error}"
+    return ""
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype that the kernels compute in: half precision is computed in float32."""
+    return dtype if dtype == torch.float64 else torch.float32

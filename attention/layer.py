@@ -1,0 +1,99 @@
+"""What `mlbtc.compile` adds to an emitted attention layer: the fastest kernels, a cache, and what it runs."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlbtc.attention.cache import AttentionCache
+from mlbtc.attention.choice import Choice, choose_backend
+from mlbtc.attention.functional import mlr_attention
+from mlbtc.codegen.loading import load_source
+from mlbtc.errors import SpecError
+from mlbtc.spec.attention import AttentionSpec
+
+
+def attend(
+    query: Tensor,  # (B, H, T, R), scales are part of it
+    key: Tensor,  # (B, H, T, R)
+    value: Tensor,  # (B, H, T, Dv)
+    ranks: tuple[int, ...],
+    block_sizes: tuple[int, ...],
+    causal: bool,
+) -> Tensor:
+    """Attend with the fastest backend, in the place of the PyTorch kernels of the emitted file."""
+    # The layer's first level is the whole sequence, whose length need not be a multiple of the next block.
+    return mlr_attention(query, key, value, ranks, (None, *block_sizes[1:]), causal=causal, scale=1.0)
+
+
+class CompiledAttention(nn.Module):
+    """An emitted layer with the kernels of `mlbtc.attention` in the place of its own.
+
+    Attributes:
+        spec: what the layer was made from.
+        source: the emitted file.
+    """
+
+    spec: AttentionSpec
+    source: str
+    attend: Callable[..., Tensor] = staticmethod(attend)
+
+    def choice(self, tokens: int | None = None) -> Choice:
+        """Return the backend for sequences of `tokens` tokens (the context by default), and why it is taken."""
+        spec, weight = self.spec, next(self.parameters())
+        if spec.variant != "mlr":
+            return Choice("sdpa", "standard attention is scaled_dot_product_attention")
+        tokens = spec.context if tokens is None else tokens
+        blocks = (max(tokens, spec.block_sizes[0]), *spec.block_sizes[1:])
+        return choose_backend(tokens, tokens, spec.ranks, blocks, device=weight.device, dtype=weight.dtype)
+
+    def explain(self, tokens: int | None = None) -> str:
+        """Return what the layer is and what it runs, for sequences of `tokens` tokens."""
+        return f"{self.spec}\nbackend for {tokens or self.spec.context} tokens: {self.choice(tokens)}"
+
+    def new_cache(
+        self, batch_size: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> AttentionCache:
+        """Return an empty cache for `layer(x, cache=cache)`, where x holds the next tokens of every sequence.
+
+        Args:
+            batch_size: the number of sequences.
+            dtype: of keys and values; that of the parameters by default.
+            device: of keys and values; that of the parameters by default.
+
+        Raises:
+            SpecError: the layer is not causal.
+        """
+        spec, weight = self.spec, next(self.parameters())
+        if not spec.causal:
+            raise SpecError("a cache needs causal attention: the tokens of this layer also see later ones")
+        blocks = (None, *spec.block_sizes[1:])
+        dtype, device = dtype or weight.dtype, device or weight.device
+        return AttentionCache(
+            batch_size, spec.heads, spec.ranks, blocks, spec.head_dimension, dtype=dtype, device=device
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The class is made at run time: unpickling makes it again from the source.
+        return _blank, (self.source, type(self).__name__), self.__dict__
+
+
+@cache
+def layer_class(source: str, name: str) -> type[CompiledAttention]:
+    """Return the class `name` of an emitted file with `CompiledAttention` in front of it."""
+    emitted = getattr(load_source(source), name)
+    return types.new_class(
+        name,
+        (CompiledAttention, emitted),
+        exec_body=lambda body: body.update(__doc__=emitted.__doc__, __module__=emitted.__module__),
+    )
+
+
+def _blank(source: str, name: str) -> CompiledAttention:
+    made = layer_class(source, name)
+    return made.__new__(made)

@@ -1,0 +1,232 @@
+"""Decoding: chunks of any length, ragged batches, reordering and cropping, all against the full pass."""
+
+import pickle
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import mlbtc
+from mlbtc import AttentionSpec
+from mlbtc.attention import AttentionCache
+from mlbtc.attention.kernels import native
+from mlbtc.errors import SpecError
+from tests.attention.oracle import oracle
+
+SPECS = {
+    "standard": AttentionSpec.standard(width=12, heads=3, context=16),
+    "mlr": AttentionSpec.mlr(width=12, heads=3, ranks=(2, 1, 1), context=16),
+    "odd-blocks": AttentionSpec.mlr(width=12, heads=2, ranks=(1, 2, 3), context=30, block_sizes=(30, 15, 5)),
+    "blocks-of-one": AttentionSpec.mlr(width=8, heads=2, ranks=(2, 2), context=6, block_sizes=(6, 1)),
+    "norm": AttentionSpec.mlr(width=12, heads=3, ranks=(2, 2), context=8, qk_norm=True),
+}
+SPEC = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+
+
+@pytest.fixture(params=["cpp", "torch"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "torch":
+        monkeypatch.setattr(native, "_built", {torch.float32: "switched off", torch.float64: "switched off"})
+
+
+def make(spec: AttentionSpec, dtype: torch.dtype = torch.float64) -> nn.Module:
+    torch.manual_seed(0)
+    return mlbtc.compile(spec, dtype=dtype)
+
+
+def draw(spec: AttentionSpec, tokens: int, batch: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, tokens, spec.width, generator=generator, dtype=torch.float64).to(dtype)
+
+
+@torch.no_grad()
+def in_chunks(layer: nn.Module, x: Tensor, chunks: Sequence[int], cache: AttentionCache) -> Tensor:
+    return torch.cat([layer(part, cache=cache) for part in x.split(list(chunks), dim=1)], dim=1)
+
+
+# Against the full pass ------------------------------------------------------------------------------------------------
+
+
+@SPEC
+@pytest.mark.parametrize("chunks", [[1] * 40, [40], [7, 1, 1, 13, 1, 2, 15], [0, 16, 0, 1, 23]], ids=str)
+@pytest.mark.usefixtures("kernels")
+def test_chunks_of_any_length_equal_the_full_pass(spec: AttentionSpec, chunks: list[int]) -> None:
+    layer, x = make(spec), draw(spec, 40)
+    cache = layer.new_cache(2)
+    found = in_chunks(layer, x, chunks, cache)
+    torch.testing.assert_close(found, layer(x).detach(), rtol=1e-10, atol=1e-10)
+    assert cache.lengths == [40, 40]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 3e-2)], ids=str)
+def test_dtypes(dtype: torch.dtype, tolerance: float) -> None:
+    spec = SPECS["mlr"]
+    layer, x = make(spec, dtype), draw(spec, 20, dtype=dtype)
+    found = in_chunks(layer, x, [9, *[1] * 11], layer.new_cache(2))
+    assert found.dtype == dtype
+    full = layer.double()(x.double()).detach()
+    torch.testing.assert_close(found.double(), full, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_long_sequences_cross_chunks_and_panels() -> None:
+    spec = AttentionSpec.mlr(width=16, heads=2, ranks=(3, 2, 2, 1), context=1536, block_sizes=(1536, 768, 256, 128))
+    layer, x = make(spec), draw(spec, 1700, batch=1)
+    found = in_chunks(layer, x, [500, *[1] * 30, 480, *[1] * 40, 250, 300, *[1] * 100], layer.new_cache(1))
+    torch.testing.assert_close(found, layer(x).detach(), rtol=1e-10, atol=1e-10)
+
+
+@st.composite
+def calls(draw_: st.DrawFn) -> tuple[list[int], list[int | None], list[list[int]], int, int]:
+    """Draw ranks, blocks, the new tokens of every sequence at each step, key heads and groups."""
+    blocks: list[int | None] = [draw_(st.integers(1, 5))]
+    for factor in draw_(st.lists(st.integers(1, 4), max_size=3)):
+        blocks.insert(0, int(blocks[0] or 1) * factor)
+    if draw_(st.booleans()):
+        blocks[0] = None
+    steps = draw_(st.lists(st.lists(st.integers(0, 5), min_size=2, max_size=2), min_size=1, max_size=6))
+    ranks = [draw_(st.integers(1, 3)) for _ in blocks]
+    return ranks, blocks, steps, draw_(st.integers(1, 2)), draw_(st.integers(1, 2))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(call=calls())
+def test_any_ragged_batch_equals_the_definition(
+    call: tuple[list[int], list[int | None], list[list[int]], int, int],
+) -> None:
+    ranks, blocks, steps, key_heads, groups = call
+    generator = torch.Generator().manual_seed(0)
+    cache = AttentionCache(2, key_heads, ranks, blocks, 3, dtype=torch.float64)
+    shapes = ((key_heads * groups, sum(ranks)), (key_heads, sum(ranks)), (key_heads, 3))
+    past = [[torch.zeros(1, heads, 0, width, dtype=torch.float64) for heads, width in shapes] for _ in range(2)]
+    for counts in steps:
+        new = [
+            torch.randn(2, heads, max(counts), width, dtype=torch.float64, generator=generator)
+            for heads, width in shapes
+        ]
+        found = cache.attend(*new, lengths=counts)
+        for row, count in enumerate(counts):
+            past[row] = [torch.cat([x, y[row : row + 1, :, :count]], 2) for x, y in zip(past[row], new, strict=True)]
+            _, key, value = past[row]
+            expected = oracle(new[0][row : row + 1, :, :count], key, value, ranks, blocks)
+            torch.testing.assert_close(found[row : row + 1, :, :count], expected, rtol=1e-10, atol=1e-10)
+            assert not found[row, :, count:].any()
+    assert cache.lengths == [sum(counts) for counts in zip(*steps, strict=True)]
+
+
+@SPEC
+def test_ragged_prompts_then_tokens(spec: AttentionSpec) -> None:
+    layer, x = make(spec), draw(spec, 30)
+    cache = layer.new_cache(2)
+    with torch.no_grad():
+        layer(x[:, :14], cache=cache, lengths=[14, 5])
+        tokens = torch.stack([x[0, 14:], x[1, 5:21]])
+        found = torch.cat([layer(tokens[:, i : i + 1], cache=cache) for i in range(16)], 1)
+    full = layer(x).detach()
+    torch.testing.assert_close(found, torch.stack([full[0, 14:], full[1, 5:21]]), rtol=1e-10, atol=1e-10)
+
+
+# What is kept ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ranks", [(8,) * 8, (32, 8, 6, 4, 4, 4, 4, 2), (48, 16)], ids=str)
+def test_a_full_block_has_the_elements_of_the_paper_and_never_more(ranks: tuple[int, ...]) -> None:
+    tokens, heads = 256, 2
+    blocks: list[int | None] = [None, *(tokens >> level for level in range(1, len(ranks)))]
+    cache = AttentionCache(1, heads, ranks, blocks, 4)
+    most = heads * sum(rank * tokens // 2**level for level, rank in enumerate(ranks))
+    for _ in range(tokens):
+        cache.attend(*(torch.zeros(1, heads, 1, width) for width in (sum(ranks), sum(ranks), 4)))
+        assert cache.key_elements() <= most
+    assert cache.key_elements() == most
+    assert cache.value_elements() == heads * tokens * 4
+    spec = AttentionSpec.mlr(width=heads * 64, heads=heads, ranks=ranks, context=tokens)
+    assert mlbtc.analyze(spec, batch=tokens).key_cache == cache.key_elements()
+
+
+def test_memory_holds_little_more_than_what_is_kept() -> None:
+    cache = AttentionCache(1, 1, (4, 4), (None, 64), 4)
+    cache.attend(*(torch.zeros(1, 1, 4096, width) for width in (8, 8, 4)))
+    stored = sum(level.keys.numel() for level in cache._levels)
+    assert stored <= 2 * (4 * 4096 + 4 * 64)
+
+
+# Beams and cropping ---------------------------------------------------------------------------------------------------
+
+
+@SPEC
+@pytest.mark.usefixtures("kernels")
+def test_reorder_follows_the_sequences(spec: AttentionSpec) -> None:
+    layer, x = make(spec), draw(spec, 20, batch=3)
+    cache = layer.new_cache(3)
+    in_chunks(layer, x[:, :11], [10, 1], cache)
+    cache.reorder([2, 0, 2, 1])
+    follow = x[[2, 0, 2, 1]]
+    found = in_chunks(layer, follow[:, 11:], [1] * 9, cache)
+    torch.testing.assert_close(found, layer(follow)[:, 11:].detach(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.usefixtures("kernels")
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(tokens=st.integers(1, 40), kept=st.integers(0, 40))
+def test_crop_is_exact_or_refused(tokens: int, kept: int) -> None:
+    spec = SPECS["odd-blocks"]
+    layer, x = make(spec), draw(spec, 50, batch=1)
+    cache = layer.new_cache(1)
+    in_chunks(layer, x[:, :tokens], [tokens], cache)
+    end = min(kept, tokens)
+    # The token after the cut needs the keys of its own block, and those are gone where a later block has begun.
+    possible = end == tokens or all(end % size == 0 or end // size == (tokens - 1) // size for size in (15, 5))
+    if not possible:
+        with pytest.raises(SpecError, match=f"{tokens} tokens to {kept}"):
+            cache.crop(kept)
+        return
+    cache.crop(kept)
+    assert cache.lengths == [end]
+    found = in_chunks(layer, x[:, end : end + 8], [1, 1, 4, 1, 1], cache)
+    torch.testing.assert_close(found, layer(x[:, : end + 8])[:, end:].detach(), rtol=1e-10, atol=1e-10)
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def test_bidirectional_layers_have_no_cache() -> None:
+    layer = mlbtc.compile(AttentionSpec.standard(width=8, heads=2, context=8, causal=False))
+    with pytest.raises(SpecError, match="causal"):
+        layer.new_cache(1)
+
+
+def test_a_cache_is_for_inference() -> None:
+    layer = make(SPECS["mlr"])
+    with pytest.raises(SpecError, match="no_grad"):
+        layer(draw(SPECS["mlr"], 3), cache=layer.new_cache(2))
+
+
+@pytest.mark.parametrize("lengths", [[3], [3, 4], [-1, 2], [1, 2, 3]], ids=str)
+def test_lengths_that_do_not_fit(lengths: list[int]) -> None:
+    layer = make(SPECS["mlr"])
+    with torch.no_grad(), pytest.raises(SpecError, match="lengths"):
+        layer(draw(SPECS["mlr"], 3), cache=layer.new_cache(2), lengths=lengths)
+
+
+def test_another_batch_does_not_fit() -> None:
+    layer = make(SPECS["mlr"])
+    with torch.no_grad(), pytest.raises(SpecError, match="the cache takes keys"):
+        layer(draw(SPECS["mlr"], 3), cache=layer.new_cache(3))
+
+
+@pytest.mark.parametrize(("ranks", "blocks"), [([2], [None, 2]), ([1, 1], [4, 3]), ([1, 1], [4, None]), ([1], [0])])
+def test_blocks_that_are_not_nested(ranks: list[int], blocks: list[int | None]) -> None:
+    with pytest.raises(SpecError):
+        AttentionCache(1, 1, ranks, blocks, 1)
+
+
+def test_layers_are_pickled_with_what_they_run() -> None:
+    layer, x = make(SPECS["odd-blocks"]), draw(SPECS["odd-blocks"], 9)
+    other = pickle.loads(pickle.dumps(layer))
+    assert torch.equal(other(x), layer(x))
+    assert other.explain() == layer.explain()
+    assert other.spec == layer.spec
