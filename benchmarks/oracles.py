@@ -86,3 +86,19 @@ def attention_results(
         grad_query[..., rows, level] += square @ k[..., rows, level]
         grad_key[..., rows, level] += square.mT @ q[..., rows, level]
     return [output, grad_query, grad_key, grad_value]
+
+
+def decode_result(
+    query: Tensor, key: Tensor, value: Tensor, ranks: Sequence[int], block_sizes: Sequence[int]
+) -> Tensor:
+    """Return what the last token attends to, for its query `(B, H, 1, R)` and the keys and values of all tokens."""
+    q, k, v = (t.detach().double() for t in (query, key, value))
+    last = k.shape[2] - 1
+    scores = torch.zeros(*k.shape[:3], dtype=torch.float64)
+    start = 0
+    for rank, block in zip(ranks, block_sizes, strict=True):
+        first, level = last - last % block, slice(start, start + rank)
+        scores[..., first:] += torch.einsum("bhor,bhjr->bhj", q[..., level], k[..., first:, level])
+        start += rank
+    weights = torch.softmax(scores * start**-0.5, dim=-1)
+    return torch.einsum("bhj,bhjd->bhd", weights, v).unsqueeze(2)

@@ -65,7 +65,7 @@ def attention_command(
     tokens: Annotated[list[int], typer.Option(help="Sequence lengths; repeat for several.")] = [512, 1024],  # noqa: B006
     batch: Annotated[int, typer.Option(help="Sequences per call.")] = 1,
     heads: Annotated[int, typer.Option(help="Heads of 64 features.")] = 8,
-    backend: Backends = ["strips", "reference"],  # noqa: B006
+    backend: Backends = ["auto", "strips"],  # noqa: B006
     threads: Threads = None,
     seconds: Seconds = 1.5,
     repetitions: Repetitions = 5,
@@ -73,7 +73,7 @@ def attention_command(
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
-    """Time causal MLR attention against scaled_dot_product_attention of the same shape.
+    """Time causal MLR attention against scaled_dot_product_attention and the dense method, one matrix per level.
 
     Five heads of 64 features: eight levels of 8, 32|8|6|4|4|4|4|2, 48|16, 40|16|4|4, and one level of 64, which is
     standard attention; blocks halve from level to level. SDPA computes standard attention in all of them.
@@ -88,6 +88,29 @@ def attention_command(
         lambda: attention_cases(tokens, batch, heads, backend),
         threads, seconds, repetitions, warmup, seed, out,
     )  # fmt: skip
+
+
+def decode_command(
+    tokens: Annotated[list[int], typer.Option(help="Tokens so far; repeat for several.")] = [1024, 4096],  # noqa: B006
+    batch: Annotated[int, typer.Option(help="Sequences per call.")] = 1,
+    heads: Annotated[int, typer.Option(help="Heads of 64 features.")] = 8,
+    threads: Threads = None,
+    seconds: Seconds = 0.5,
+    repetitions: Repetitions = 20,
+    warmup: Warmup = 5,
+    seed: Seed = 0,
+    out: Out = None,
+) -> None:
+    """Time one more token against scaled_dot_product_attention over a full cache.
+
+    The heads of `mlbtc bench attention`; mlbtc keeps per level the keys of the current block, and every block is full.
+
+        mlbtc bench decode --tokens 4096 --batch 4
+        mlbtc bench decode --threads 1 --out decode.json
+    """
+    from mlbtc.benchmarks.decode import decode_cases
+
+    _run("decode", lambda: decode_cases(tokens, batch, heads), threads, seconds, repetitions, warmup, seed, out)
 
 
 def _run(
@@ -124,3 +147,4 @@ def _run(
 
 app.command("linear", help=teach(linear_command.__doc__))(linear_command)
 app.command("attention", help=teach(attention_command.__doc__))(attention_command)
+app.command("decode", help=teach(decode_command.__doc__))(decode_command)

@@ -4,6 +4,7 @@ import pytest
 
 from mlbtc.benchmarks import cases as registry
 from mlbtc.benchmarks.cases import attention_cases, attention_name, halving, linear_cases, linear_specs
+from mlbtc.benchmarks.decode import decode_cases
 from mlbtc.benchmarks.runner import BenchmarkError, Settings, run_cases
 
 QUICK = Settings(seconds=1e-9, warmup=0, repetitions=1)
@@ -38,7 +39,23 @@ def test_linear_candidates_are_correct(tokens):
 def test_attention_candidates_are_correct(tokens):
     results = run_cases(attention_cases([tokens], 2, 1, registry.BACKENDS), QUICK)
     assert [result.mode for result in results] == ["forward", "forward+backward"] * len(registry.HEAD_RANKS)
-    assert {timing.name for timing in results[0].timings} == {"sdpa", *(f"mlbtc {b}" for b in registry.BACKENDS)}
+    assert {timing.name for timing in results[0].timings} == {
+        "sdpa", "dense per level", *(f"mlbtc {b}" for b in registry.BACKENDS)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 13, 150])
+def test_decode_candidates_are_correct(tokens):
+    results = run_cases(decode_cases([tokens], 2, 1), QUICK)
+    assert [result.mode for result in results] == ["token"] * len(registry.HEAD_RANKS)
+    assert [timing.name for timing in results[0].timings] == ["sdpa", "mlbtc cache"]
+
+
+def test_the_dense_rival_is_left_out_where_it_would_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(registry, "MOST_SCORES", 2 * 8 * 8)
+    for tokens, there in ((8, True), (9, False)):
+        (first, *_) = run_cases(attention_cases([tokens], 1, 2, ["reference"])[:1], QUICK)
+        assert ("dense per level" in {timing.name for timing in first.timings}) == there
 
 
 def test_a_wrong_backend_is_not_timed(monkeypatch):
@@ -53,6 +70,7 @@ def test_a_wrong_backend_is_not_timed(monkeypatch):
     [
         (lambda: linear_cases(1000, [1]), "--width takes a power of 2"),
         (lambda: linear_cases(64, [0]), "--tokens takes 1 to 65536, found 0"),
+        (lambda: decode_cases([0], 1, 1), "--tokens takes 1 to 131072, found 0"),
         (lambda: attention_cases([0], 1, 1, ["strips"]), "--tokens takes"),
         (lambda: attention_cases([8], 0, 1, ["strips"]), "--batch takes"),
         (lambda: attention_cases([8], 1, 0, ["strips"]), "--heads takes"),

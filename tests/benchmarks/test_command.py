@@ -33,6 +33,7 @@ def mlbtc(capsys, monkeypatch, tmp_path):
     [
         ("linear", ("--width", 32, "--tokens", 3), 14),
         ("attention", ("--tokens", 9, "--tokens", 16, "--heads", 1), 20),
+        ("decode", ("--tokens", 9, "--heads", 1), 5),
     ],
 )
 def test_from_arguments_to_a_file(mlbtc, tmp_path, suite, arguments, modes):
@@ -40,7 +41,7 @@ def test_from_arguments_to_a_file(mlbtc, tmp_path, suite, arguments, modes):
     code, shown, _ = mlbtc(suite, *arguments, *QUICK, "--seed", 5, "--out", out)
     assert code == 0, shown
     assert shown.startswith(f"{suite}: ")
-    assert "forward+backward" in shown
+    assert ("token" if suite == "decode" else "forward+backward") in shown
     found = json.loads(out.read_text())
     assert (found["suite"], found["settings"]["seed"], found["settings"]["threads"]) == (suite, 5, 1)
     assert len(found["results"]) == modes
@@ -64,7 +65,7 @@ def test_bad_flags_are_one_message(mlbtc, arguments, message):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("suite", ["linear", "attention"])
+@pytest.mark.parametrize("suite", ["linear", "attention", "decode"])
 def test_help_teaches(mlbtc, suite):
     code, shown, _ = mlbtc(suite, "--help")
     assert code == 0
