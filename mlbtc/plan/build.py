@@ -9,7 +9,7 @@ import opt_einsum
 import sympy as sp
 
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
-from mlbtc.plan.stem import stem_path
+from mlbtc.plan.stem import greedy_stem_path, stem_path
 from mlbtc.plan.step import TOKENS, Operand, Step, index_key, replay
 from mlbtc.spec.sizes import Size, product, symbol
 
@@ -90,7 +90,9 @@ def _add(sizes: Sequence[Size]) -> Size:
     return total if isinstance(total, int) else sp.expand(total)
 
 
-def build_plan(contraction: ContractionGraph, tokens: Size | None = None, for_tokens: int = 1) -> Plan:
+def build_plan(
+    contraction: ContractionGraph, tokens: Size | None = None, for_tokens: int = 1, *, activation_first: bool = False
+) -> Plan:
     """Plan the product of a matrix with T tokens.
 
     Args:
@@ -98,16 +100,21 @@ def build_plan(contraction: ContractionGraph, tokens: Size | None = None, for_to
         tokens: T in the costs, a number or a symbol; None for the symbol T.
         for_tokens: the number of tokens for which the order is best. With 1, the default, no product of factors alone
             pays for itself, so every cost is T times the cost of one token.
+        activation_first: whether the activation has to meet one factor after the other, whatever other orders cost.
 
     Returns:
         The plan with the fewest MACs that the searches found.
     """
     count = symbol(TOKENS) if tokens is None else tokens
-    levels = tuple(_plan_level(contraction, level, count, for_tokens) for level in range(contraction.levels))
+    levels = tuple(
+        _plan_level(contraction, level, count, for_tokens, activation_first) for level in range(contraction.levels)
+    )
     return Plan(contraction.shape, levels, count)
 
 
-def _plan_level(contraction: ContractionGraph, level: int, tokens: Size, for_tokens: int) -> LevelPlan:
+def _plan_level(
+    contraction: ContractionGraph, level: int, tokens: Size, for_tokens: int, activation_first: bool
+) -> LevelPlan:
     sizes = {index_key(name): size for name, size in contraction.sizes(level).items()}
     factors = tuple(
         Operand(f"f{node[2]}", tuple(map(index_key, contraction.indices_of(node))))
@@ -116,18 +123,23 @@ def _plan_level(contraction: ContractionGraph, level: int, tokens: Size, for_tok
     input_ = tuple(map(index_key, contraction.axis(level, INPUT)))
     output = (TOKENS, *map(index_key, contraction.axis(level, OUTPUT)))
     operands = (*factors, Operand("x", (TOKENS, *input_)))
-    path, chosen_by = find_path(operands, output, {**sizes, TOKENS: for_tokens})
+    path, chosen_by = find_path(operands, output, {**sizes, TOKENS: for_tokens}, activation_first)
     steps = replay(operands, output, path, {**sizes, TOKENS: tokens})
     return LevelPlan(factors, operands[-1], steps, output, tuple(sizes.items()), chosen_by)
 
 
-def find_path(operands: Sequence[Operand], output: tuple[str, ...], sizes: Mapping[str, Size]) -> tuple[Path, str]:
+def find_path(
+    operands: Sequence[Operand], output: tuple[str, ...], sizes: Mapping[str, Size], activation_first: bool = False
+) -> tuple[Path, str]:
     """Return the path with the fewest MACs and the name of the search that found it.
 
     opt_einsum weighs a product without a sum half as much as one with a sum, and knows nothing of ties, so its path is
     compared in MACs with the best one in which the activation meets one factor after the other.
     """
     numbers = _representatives(sizes)
+    if activation_first:
+        search = stem_path if len(operands) <= _DYNAMIC_FACTORS else greedy_stem_path
+        return search(operands, output, numbers), "activation first"
     candidates = (
         [(stem_path(operands, output, numbers), "activation first")] if len(operands) <= _DYNAMIC_FACTORS else []
     )

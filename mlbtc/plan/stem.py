@@ -39,6 +39,21 @@ def stem_path(operands: Sequence[Operand], output: tuple[str, ...], sizes: Mappi
     return _positions(best[full][1], count)
 
 
+def greedy_stem_path(operands: Sequence[Operand], output: tuple[str, ...], sizes: Mapping[str, int]) -> Path:
+    """Return a path as `stem_path` does, for more factors than its states allow: the cheapest next factor each time."""
+    factors = [frozenset(o.indices) for o in operands[:-1]]
+    activation, needed = frozenset(operands[-1].indices), frozenset(output)
+    mask, order = 0, []
+    for _ in factors:
+        legs = _legs(mask, factors, activation, needed)
+        left = [f for f in reversed(range(len(factors))) if not mask >> f & 1]
+        costs = [math.prod(sizes[i] for i in legs | factors[f]) for f in left]
+        factor = left[costs.index(min(costs))]
+        order.append(factor)
+        mask |= 1 << factor
+    return _positions(order, len(factors))
+
+
 def _legs(
     mask: int, factors: Sequence[frozenset[str]], activation: frozenset[str], output: frozenset[str]
 ) -> frozenset[str]:
