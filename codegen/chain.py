@@ -10,10 +10,12 @@ from mlbtc.codegen.nest import (
     Axis,
     Contraction,
     FactorGradient,
+    OuterProduct,
     axes,
     contraction,
     factor_gradient,
     input_gradient,
+    outer_product,
     row_major,
 )
 from mlbtc.plan import LevelPlan, Plan
@@ -35,6 +37,7 @@ class ChainStep:
         forward: the step itself.
         to_input: the gradient of the source.
         to_factor: the gradient of the factor.
+        by_runs: the same as outer products, where the factor has runs that allow them.
     """
 
     factor: int
@@ -43,6 +46,7 @@ class ChainStep:
     forward: Contraction
     to_input: Contraction
     to_factor: FactorGradient
+    by_runs: OuterProduct | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,15 @@ def _factor(step: Step) -> Operand:
 
 def _step(step: Step, before: int, rows: int, loops: tuple[Axis, ...]) -> ChainStep:
     number = before + int(_factor(step).name[1:])
-    return ChainStep(number, str(step), rows, contraction(loops), input_gradient(loops), factor_gradient(loops))
+    return ChainStep(
+        factor=number,
+        text=str(step),
+        rows=rows,
+        forward=contraction(loops),
+        to_input=input_gradient(loops),
+        to_factor=factor_gradient(loops),
+        by_runs=outer_product(loops),
+    )
 
 
 Layout = tuple[dict[str, int], int]

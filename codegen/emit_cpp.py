@@ -10,7 +10,7 @@ from typing import Literal
 
 from mlbtc.codegen.chain import Chain, Matrix
 from mlbtc.codegen.emit_torch import render
-from mlbtc.codegen.nest import Axis, Contraction, FactorGradient
+from mlbtc.codegen.nest import Axis, Contraction, FactorGradient, OuterProduct
 
 Direction = Literal["forward", "backward"]
 Storage = Literal["float32", "bfloat16", "float64"]
@@ -25,6 +25,7 @@ STORAGES: dict[str, tuple[str, str]] = {
 _LINE = 118
 _CACHE_BYTES = 1 << 18
 _MOST_GROUPS = 4
+_BLOCK, _BAND = 64, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,33 @@ class FactorGradientContext:
 
 
 @dataclass(frozen=True, slots=True)
+class OuterProductContext:
+    """What the template shows of a factor's gradient as outer products."""
+
+    name: str
+    text: str
+    sums: tuple[str, ...]
+    packed: str
+    single: str
+    packed_rows: int
+    single_rows: int
+    sum_packed: str
+    sum_single: str
+    down: Axis
+    down_single: int
+    column: str
+    width: int
+    block: int
+    band: int
+    tile_rows: int
+    units: int
+    indices: tuple[str, ...]
+    outer_packed: str
+    outer_single: str
+    outer_factor: str
+
+
+@dataclass(frozen=True, slots=True)
 class LevelContext:
     """The calls of one level: those that recompute, those for factors, those that only the input's gradient needs."""
 
@@ -125,6 +153,8 @@ class CppContext:
     orders: tuple[tuple[str, str], ...]
     contractions: tuple[ContractionContext, ...]
     factor_gradients: tuple[FactorGradientContext, ...]
+    outer_products: tuple[OuterProductContext, ...]
+    most_groups: int
     passes: tuple[PassContext, ...]
 
 
@@ -165,6 +195,8 @@ def emit_kernel(
         # The backward pass recomputes with steps of the forward pass, which are shown once.
         contractions=tuple({c.name: c for w in reversed(writers.values()) for c in w.contractions}.values()),
         factor_gradients=tuple(g for writer in writers.values() for g in writer.factor_gradients),
+        outer_products=tuple(p for writer in writers.values() for p in writer.outer_products),
+        most_groups=_MOST_GROUPS,
         passes=tuple(_pass(d, writer, lanes * number_bytes) for d, writer in writers.items()),
     )
     return render("matrix_cpp.cpp.jinja", context=context)
@@ -200,6 +232,7 @@ class _Writer:
         self.matrix, self.lanes, self.machine = matrix, lanes, machine
         self.contractions: list[ContractionContext] = []
         self.factor_gradients: list[FactorGradientContext] = []
+        self.outer_products: list[OuterProductContext] = []
         self.buffers: dict[str, int] = {}
         self.total_rows = 0
         self.body: list[LevelContext] = []
@@ -270,6 +303,40 @@ class _Writer:
                 outer_result=_offset("o", nest.outer, 2),
                 source_rows=rows[0],
                 result_rows=rows[1],
+            )
+        )
+        return name
+
+    def add_outer_products(self, name: str, text: str, nest: OuterProduct, rows: tuple[int, int]) -> str:
+        packed, single = (0, 2) if nest.of_source else (2, 0)
+        block = min(_BLOCK, nest.width)
+        blocks, bands = -(-nest.width // block), -(-nest.down.size // _BAND)
+        band = -(-nest.down.size // bands)
+        names = ["part", "band", *(f"o{place}" for place in reversed(range(len(nest.outer))))]
+        sizes = [blocks, bands, *(axis.size for axis in reversed(nest.outer))]
+        self.outer_products.append(
+            OuterProductContext(
+                name=name,
+                text=_comment(text),
+                sums=_loops(nest.sums),
+                packed="xy"[packed // 2],
+                single="xy"[single // 2],
+                packed_rows=rows[packed // 2],
+                single_rows=rows[single // 2],
+                sum_packed=_offset("k", nest.sums, packed),
+                sum_single=_offset("k", nest.sums, single),
+                down=nest.down,
+                down_single=nest.down.strides[single],
+                column=_mixed_offset("c", nest.across, packed),
+                width=nest.width,
+                block=block,
+                band=band,
+                tile_rows=self.machine.tile_rows,
+                units=math.prod(sizes),
+                indices=_indices(names, sizes),
+                outer_packed=_offset("o", nest.outer, packed),
+                outer_single=_offset("o", nest.outer, single),
+                outer_factor=_offset("o", nest.outer, 1),
             )
         )
         return name
@@ -352,8 +419,11 @@ class _Backward(_Writer):
         for place in reversed(range(len(chain.steps))):
             step, (source, source_rows) = chain.steps[place], sources[place]
             stem = f"level{number}_step{place}"
-            name = self.differentiate(f"{stem}_to_factor", f"the factor's gradient of {step.text}", step.to_factor,
-                                      (source_rows, step.rows))  # fmt: skip
+            label, stem_rows = f"the factor's gradient of {step.text}", (source_rows, step.rows)
+            if step.by_runs:
+                name = self.add_outer_products(f"{stem}_to_factor", label, step.by_runs, stem_rows)
+            else:
+                name = self.differentiate(f"{stem}_to_factor", label, step.to_factor, stem_rows)
             lines.append(f"{name}<N>({source}, {gradient}, to.factors[{step.factor}], groups, share);")
             name = self.contract(f"{stem}_to_input", f"the input's gradient of {step.text}", step.to_input,
                                  (step.rows, source_rows))  # fmt: skip
@@ -401,6 +471,17 @@ def _offset(prefix: str, loops: Sequence[Axis], which: int) -> str:
         if stride:
             terms.append(f"{prefix}{place}" + (f" * {stride}" if stride != 1 else ""))
     return " + ".join(terms) or "0"
+
+
+def _mixed_offset(number: str, loops: Sequence[Axis], which: int) -> str:
+    """Return where an operand stands for one number that runs over several loops: `c / 2 * 65 + c % 2`."""
+    terms, divisor = [], 1
+    for place, axis in enumerate(reversed(loops)):
+        text = number if divisor == 1 else f"{number} / {divisor}"
+        text = text if place == len(loops) - 1 else f"{text} % {axis.size}"
+        terms.append(text if axis.strides[which] == 1 else f"{text} * {axis.strides[which]}")
+        divisor *= axis.size
+    return " + ".join(reversed(terms))
 
 
 def _indices(names: Sequence[str], sizes: Sequence[int]) -> tuple[str, ...]:

@@ -178,6 +178,11 @@ def module_class(spec: MLBTC, tokens: int | None, target: str, optional: bool) -
     key = (source, target, optional)
     if key not in _CLASSES:
         attributes: dict[str, Any] = {"spec": spec, "source": source, "target": target, "tokens": tokens}
+        attributes["__reduce_ex__"] = lambda module, protocol: (
+            _restore,
+            (spec, tokens, target, optional),
+            module.__dict__.copy(),
+        )
         base: type[StructuredMatrix] = StructuredMatrix
         if target == "cpp":
             kernel = build_kernel(spec)
@@ -186,6 +191,12 @@ def module_class(spec: MLBTC, tokens: int | None, target: str, optional: bool) -
             base = NativeMatrix
         _CLASSES[key] = native_class(getattr(load_source(source), name), base, attributes)
     return _CLASSES[key]
+
+
+def _restore(spec: MLBTC, tokens: int | None, target: str, optional: bool) -> Any:
+    """Return a module without parameters, for pickle and copy: the class is emitted anew where it does not exist."""
+    made = module_class(spec, tokens, target, optional)
+    return made.__new__(made)
 
 
 _CLASSES: dict[tuple[str, str, bool], type[Any]] = {}

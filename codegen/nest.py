@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 Strides = Mapping[str, int]
 
+_SHORTEST_RUN = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -78,6 +80,30 @@ class FactorGradient:
     sums: tuple[Axis, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class OuterProduct:
+    """The same gradient where one operand has a run of neighbours in the factor: a vector of them times one number.
+
+    Attributes:
+        outer: loops around a tile.
+        down: the loop over rows of a tile, of the operand that gives single numbers.
+        across: loops that together run over neighbours in the factor, first outermost.
+        of_source: whether `across` belongs to the source, not to the result.
+        sums: loops beside the tokens, first outermost.
+    """
+
+    outer: tuple[Axis, ...]
+    down: Axis
+    across: tuple[Axis, ...]
+    of_source: bool
+    sums: tuple[Axis, ...]
+
+    @property
+    def width(self) -> int:
+        """Numbers in the run."""
+        return math.prod(axis.size for axis in self.across)
+
+
 def axes(sizes: Mapping[str, int], source: Strides, factor: Strides, result: Strides) -> tuple[Axis, ...]:
     """Return one axis per index that any operand has; indices of size 1 need no loop."""
     names = dict.fromkeys((*source, *factor, *result))
@@ -107,6 +133,47 @@ def factor_gradient(loops: Iterable[Axis]) -> FactorGradient:
     column = _widest([a for a in outer if not a.result and a is not row]) or ONE
     sums = merge([a for a in loops if not a.factor], lambda a: a.source)
     return FactorGradient(tuple(a for a in outer if a is not row and a is not column), row, column, sums)
+
+
+def outer_product(loops: Iterable[Axis]) -> OuterProduct | None:
+    """Arrange the loops of a factor's gradient around the longest run of neighbours that one operand has; None without.
+
+    A run of fewer than four is none.
+    """
+    loops = tuple(loops)
+    of_source, of_result = ([a for a in loops if a.factor and not other(a)] for other in (_result, _source))
+    runs = (_run(of_source), _run(of_result))
+    longest = max(runs, key=lambda run: math.prod(a.size for a in run))
+    if math.prod(a.size for a in longest) < _SHORTEST_RUN:
+        return None
+    from_source = longest is runs[0]
+    down = _widest(merge(of_result if from_source else of_source, _factor)) or ONE
+    inside = {i for a in (*longest, down) for i in a.name.split()}
+    outer = merge([a for a in loops if a.factor and a.name not in inside], _factor)
+    sums = merge([a for a in loops if not a.factor], _source)
+    return OuterProduct(outer, down, tuple(reversed(longest)), from_source, sums)
+
+
+def _run(loops: Sequence[Axis]) -> list[Axis]:
+    """Return the axes that lie side by side in the factor, from stride 1 outwards."""
+    run: list[Axis] = []
+    for axis in sorted(loops, key=_factor):
+        if axis.factor != math.prod(a.size for a in run):
+            break
+        run.append(axis)
+    return run
+
+
+def _source(axis: Axis) -> int:
+    return axis.source
+
+
+def _factor(axis: Axis) -> int:
+    return axis.factor
+
+
+def _result(axis: Axis) -> int:
+    return axis.result
 
 
 def merge(loops: Sequence[Axis], by: Callable[[Axis], int]) -> tuple[Axis, ...]:
