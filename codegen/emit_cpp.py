@@ -182,8 +182,8 @@ def emit_kernel(
     writers = {d: (_Forward if d == "forward" else _Backward)(matrix, lanes, machine) for d in directions}
     number_bytes = 8 if real == "double" else 4
     context = CppContext(
-        summary=_comment(summary),
-        header=tuple(map(_comment, header)),
+        summary=summary,
+        header=tuple(header),
         storage=stored,
         real=real,
         bfloat16=storage == "bfloat16",
@@ -206,12 +206,6 @@ def _pass(direction: Direction, writer: _Writer, vector_bytes: int) -> PassConte
     # As many groups of two vectors of tokens as let all rows of a chunk stay in the second cache.
     groups = max(1, min(_MOST_GROUPS, _CACHE_BYTES // (writer.total_rows * 2 * vector_bytes)))
     return PassContext(direction, groups, tuple(writer.buffers.items()), writer.total_rows, tuple(writer.body))
-
-
-def _comment(line: str) -> str:
-    """Return a line that cannot leave a comment: a backslash at its end would join the next line to it."""
-    text = " ".join(line.encode("ascii", "backslashreplace").decode().split("\n")).rstrip()
-    return f"{text}." if text.endswith("\\") else text
 
 
 def _orders(matrix: Matrix) -> Iterable[tuple[str, str]]:
@@ -259,7 +253,7 @@ class _Writer:
         self.contractions.append(
             ContractionContext(
                 name=name,
-                text=_comment(text),
+                text=text,
                 scale="" if scale == 1 else f"Real({scale!r}) * ",
                 sums=_loops(nest.sums),
                 sum_source=_offset("k", nest.sums, 0),
@@ -289,7 +283,7 @@ class _Writer:
         self.factor_gradients.append(
             FactorGradientContext(
                 name=name,
-                text=_comment(text),
+                text=text,
                 sums=_loops(nest.sums),
                 sum_source=_offset("k", nest.sums, 0),
                 sum_result=_offset("k", nest.sums, 2),
@@ -317,7 +311,7 @@ class _Writer:
         self.outer_products.append(
             OuterProductContext(
                 name=name,
-                text=_comment(text),
+                text=text,
                 sums=_loops(nest.sums),
                 packed="xy"[packed // 2],
                 single="xy"[single // 2],
@@ -368,7 +362,7 @@ class _Forward(_Writer):
         for number, chain in enumerate(self.matrix.chains):
             lines: list[str] = []
             self.level(number, chain, lines)
-            self.body.append(LevelContext(_comment(chain.text), tuple(lines)))
+            self.body.append(LevelContext(chain.text, tuple(lines)))
 
     def level(self, number: int, chain: Chain, lines: list[str]) -> None:
         out = self.matrix.shape[0]
@@ -436,7 +430,7 @@ class _Backward(_Writer):
             gradient = target
         if chain.columns is not None:
             to_x.append(self.scatter(gradient, f"level{number}_columns", in_, "to_x_rows", number > 0))
-        self.body.append(LevelContext(_comment(chain.text), tuple(lines), tuple(forward), tuple(to_x)))
+        self.body.append(LevelContext(chain.text, tuple(lines), tuple(forward), tuple(to_x)))
 
     def recompute(self, number: int, chain: Chain, lines: list[str]) -> list[tuple[str, int]]:
         """Call all steps but the last and return, per step, the buffer that it reads and its rows."""

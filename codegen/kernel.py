@@ -17,7 +17,10 @@ from mlbtc.codegen.emit_cpp import Direction, Machine, Storage, emit_kernel
 REAL = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
 """The dtypes that kernels store, and those that they compute in."""
 
-_PARALLEL_VECTOR_MACS = 1 << 16
+_GROUP = 16
+_SHARED_TOKENS, _SHARED_STEPS = 1 << 16, 1 << 20
+"""From how many multiply-adds of 16 tokens on more than one thread pays, measured on two cores."""
+
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 _ARGUMENTS = {
     "forward": [_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _INT],
@@ -66,9 +69,15 @@ class Kernel:
         """Multiply-adds per token."""
         return self.matrix.macs
 
-    def threads(self, tokens: int) -> int:
-        """Return how many threads a call pays for."""
-        return torch.get_num_threads() if self.macs * (tokens + 7) // 8 >= _PARALLEL_VECTOR_MACS else 1
+    def threads(self, tokens: int, passes: int = 1) -> int:
+        """Return how many threads a call pays for.
+
+        Threads that share the tokens meet once, at the end; where there are too few tokens they meet after every step.
+        """
+        available = torch.get_num_threads()
+        vectors = self.macs * passes * -(-tokens // _GROUP)
+        enough = _SHARED_TOKENS if tokens > _GROUP * (available - 1) else _SHARED_STEPS
+        return available if vectors >= enough else 1
 
     def forward(self, x: Tensor, factors: Sequence[Tensor], bias: Tensor | None) -> Tensor:
         """Return the product, (tokens, in) to (tokens, out), in the dtype of x; sums are in float32 or float64."""
@@ -109,7 +118,7 @@ class Kernel:
             targets = (_POINTER * len(factors))(*(None if g is None else g.data_ptr() for g in to_factors))
             failed = function(
                 x.data_ptr(), x.stride(0), grad.data_ptr(), grad.stride(0), tokens, pointers, _address(to_x),
-                targets if any(wanted[1:-1]) else None, _address(to_bias), self.threads(3 * tokens),
+                targets if any(wanted[1:-1]) else None, _address(to_bias), self.threads(tokens, 3),
             )  # fmt: skip
             _check(failed)
             del held

@@ -195,7 +195,7 @@ def module_class(spec: MLBTC, tokens: int | None, target: str, optional: bool) -
 
 def _restore(spec: MLBTC, tokens: int | None, target: str, optional: bool) -> Any:
     """Return a module without parameters, for pickle and copy: the class is emitted anew where it does not exist."""
-    made = module_class(spec, tokens, target, optional)
+    made: Any = module_class(spec, tokens, target, optional)
     return made.__new__(made)
 
 

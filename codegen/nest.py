@@ -147,7 +147,9 @@ def outer_product(loops: Iterable[Axis]) -> OuterProduct | None:
     if math.prod(a.size for a in longest) < _SHORTEST_RUN:
         return None
     from_source = longest is runs[0]
-    down = _widest(merge(of_result if from_source else of_source, _factor)) or ONE
+    # An index that only the factor has is on both sides.
+    others = [a for a in (of_result if from_source else of_source) if a not in longest]
+    down = _widest(merge(others, _factor)) or ONE
     inside = {i for a in (*longest, down) for i in a.name.split()}
     outer = merge([a for a in loops if a.factor and a.name not in inside], _factor)
     sums = merge([a for a in loops if not a.factor], _source)
