@@ -13,6 +13,7 @@ from mlbtc.attention.functional import BACKENDS, mlr_attention
 from mlbtc.benchmarks.oracles import attention_results, linear_results
 from mlbtc.benchmarks.rivals import dense_per_level
 from mlbtc.benchmarks.runner import BenchmarkError, Candidate, Case
+from mlbtc.codegen.native import compiler
 from mlbtc.compiler import compile as compile_spec
 from mlbtc.errors import nearest
 from mlbtc.spec import MLBTC, families
@@ -57,7 +58,7 @@ def linear_specs(width: int) -> dict[str, MLBTC]:
 
 
 def linear_cases(width: int, tokens: Sequence[int]) -> list[Case]:
-    """Return a case per spec and number of tokens: the emitted module against nn.Linear and torch.einsum.
+    """Return a case per spec and number of tokens: emitted PyTorch and C++ against nn.Linear and torch.einsum.
 
     Raises:
         BenchmarkError: a size is out of range.
@@ -75,7 +76,7 @@ def linear_cases(width: int, tokens: Sequence[int]) -> list[Case]:
 def build_linear(spec: MLBTC, tokens: int, seed: int) -> Contest:
     """Return the candidates of a linear case; nn.Linear holds the same matrix, torch.einsum the same factors."""
     generator = torch.Generator().manual_seed(seed)
-    module = compile_spec(spec, tokens=tokens)
+    module = compile_spec(spec, tokens=tokens, target="torch")
     factors = list(module.parameters())
     with torch.no_grad():
         for factor in factors:
@@ -84,6 +85,9 @@ def build_linear(spec: MLBTC, tokens: int, seed: int) -> Contest:
     grad = torch.randn(tokens, int(spec.shape[0]), generator=generator)
     expected = linear_results(spec, factors, x, grad)
     dense = torch.nn.Linear(int(spec.shape[1]), int(spec.shape[0]), bias=False)
+    native = compile_spec(spec, tokens=tokens, target="cpp") if compiler() else None
+    if native:
+        native.load_state_dict(module.state_dict())
     identity = torch.eye(int(spec.shape[1]))
     with torch.no_grad():
         dense.weight.copy_(linear_results(spec, factors, identity, torch.zeros(identity.shape[0], grad.shape[1]))[0].T)
@@ -94,6 +98,7 @@ def build_linear(spec: MLBTC, tokens: int, seed: int) -> Contest:
             (DENSE, partial(dense, x), [x, dense.weight], dense_expected),
             (EINSUM, partial(einsum_forward, spec, factors, x), [x, *factors], expected),
             ("mlbtc torch", partial(module, x), [x, *factors], expected),
+            *([("mlbtc cpp", partial(native, x), [x, *native.parameters()], expected)] if native else []),
         ],
     )
 

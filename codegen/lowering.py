@@ -41,6 +41,19 @@ def lower(spec: MLBTC, plan: Plan) -> Program:
     Raises:
         PlanError: a size is still symbolic.
     """
+    require_numbers(spec)
+    builder = _Builder(spec)
+    for number, (level, level_plan) in enumerate(zip(spec.levels, plan.levels, strict=True)):
+        builder.add_level(number, level, level_plan)
+    return builder.program()
+
+
+def require_numbers(spec: MLBTC) -> None:
+    """Refuse a spec with open symbols.
+
+    Raises:
+        PlanError: naming them and how to bind them.
+    """
     if spec.symbols:
         where = f"{spec.origin.where()}: " if spec.origin else ""
         first = spec.symbols[0]
@@ -48,10 +61,6 @@ def lower(spec: MLBTC, plan: Plan) -> Program:
             f"{where}{spec.name!r} has the open symbols {', '.join(spec.symbols)}: give them values, for instance with "
             f"--set {first}=1024, symbols: {{{first}: 1024}} in the file, or spec.bind({first}=1024)"
         )
-    builder = _Builder(spec)
-    for number, (level, level_plan) in enumerate(zip(spec.levels, plan.levels, strict=True)):
-        builder.add_level(number, level, level_plan)
-    return builder.program()
 
 
 class _Builder:

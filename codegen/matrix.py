@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import shlex
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from mlbtc.analysis import Report, analyze
+from mlbtc.codegen import native
+from mlbtc.codegen.chain import build_matrix
 from mlbtc.codegen.emit_torch import LINE, emit_matrix, with_free_name
+from mlbtc.codegen.kernel import REAL, Kernel
 from mlbtc.codegen.loading import load_class
-from mlbtc.codegen.lowering import lower
+from mlbtc.codegen.lowering import lower, require_numbers
+from mlbtc.codegen.operator import register
+from mlbtc.codegen.structured import NativeMatrix, StructuredMatrix, native_class
 from mlbtc.errors import BackendError, PlanError
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
@@ -18,32 +27,31 @@ from mlbtc.spec.naming import class_name as class_name_of
 from mlbtc.spec.sizes import evaluate
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
-TARGETS = ("torch",)
-"""Targets that this version can emit."""
+TARGETS = ("torch", "cpp")
+"""Targets of a matrix."""
 
 
-def check_target(target: str) -> None:
+def check_target(target: str, targets: tuple[str, ...] = ("torch",)) -> None:
     """Refuse a target that this version cannot emit.
 
     Raises:
         BackendError: naming those that work.
     """
-    if target not in (*TARGETS, "auto"):
-        raise BackendError(f"target {target!r} is not available in this version; available: {', '.join(TARGETS)}")
+    if target not in (*targets, "auto"):
+        raise BackendError(f"target {target!r} is not available in this version; available: {', '.join(targets)}")
 
 
 def generate_matrix(
     spec: MLBTC, *, class_name: str | None = None, target: str = "auto", tokens: int | None = None
 ) -> str:
-    """Return the source of a module for a matrix spec; it imports torch only.
+    """Return the source of a matrix spec: a torch module that imports torch only, or a C++ kernel.
 
     Args:
         spec: a spec whose symbols are bound or have defaults.
         class_name: the name of the class; None makes one of the spec's name.
-        target: "torch", or "auto" for the best one available.
+        target: "torch", which is also what "auto" gives since it runs everywhere, or "cpp".
         tokens: the number of tokens per call for which the order of contractions is best, which may multiply factors
             with each other first; None for an order whose cost is that of one token, times T.
 
@@ -52,10 +60,12 @@ def generate_matrix(
         GraphError: the spec is not a matrix.
         BackendError: the target is not available.
     """
-    check_target(target)
+    check_target(target, TARGETS)
     if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
         raise PlanError(f"tokens is a positive number of tokens per call, or None; found {tokens!r}")
     bound = spec.bind_defaults()
+    if target == "cpp":
+        return build_kernel(bound).source()
     plan = build_plan(check(build_graph(bound)), for_tokens=tokens)
     program = lower(bound, plan)
     report = analyze(bound)
@@ -68,6 +78,21 @@ def generate_matrix(
     return with_free_name(
         class_name, class_name_of(bound.name), lambda name: emit_matrix(program, summary, header, comments, name)
     )
+
+
+def build_kernel(spec: MLBTC) -> Kernel:
+    """Return the kernel of a spec, not yet built.
+
+    Raises:
+        PlanError: a symbol has no value.
+        GraphError: the spec is not a matrix.
+    """
+    require_numbers(spec)
+    plan = build_plan(check(build_graph(spec)))
+    report = analyze(spec)
+    assert isinstance(report, Report)
+    summary = f"{spec.name}: a {spec.shape[0]} x {spec.shape[1]} structured matrix, emitted by mlbtc."
+    return Kernel(class_name_of(spec.name), build_matrix(spec, plan), (summary, _header(spec, plan, report)))
 
 
 def _header(spec: MLBTC, plan: Plan, report: Report) -> tuple[str, ...]:
@@ -103,22 +128,87 @@ def compile_matrix(
 ) -> nn.Module:
     """Return a module that multiplies by the matrix, (..., in) to (..., out).
 
-    Its source is emitted, stored in the cache and loaded from there; `module.source` shows it, `module.spec` is the
-    spec with its symbols bound.
+    Its torch program is emitted, stored in the cache and loaded from there; `module.source` shows it, `module.spec` is
+    the spec with its symbols bound and `module.explain()` says which target runs and why. With the cpp target the
+    module runs a C++ kernel, `module.cpp_source`, which is built at the first call; where a kernel cannot run (another
+    device or dtype, a transform of torch.func) it runs its torch program. Parameters are the same for every target.
 
     Args:
         spec: a spec whose symbols are bound or have defaults.
         bias: whether to add a learnable vector.
         device: where parameters are made.
         dtype: of the parameters.
-        tokens: as for `generate_matrix`.
-        target: as for `generate_matrix`.
+        tokens: as for `generate_matrix`; for the torch program.
+        target: "torch", "cpp", or "auto" for cpp where the parameters are on the CPU and a C++ compiler is found.
 
     Raises:
-        PlanError, GraphError, BackendError: as for `generate_matrix`.
+        PlanError, GraphError: as for `generate_matrix`.
+        BackendError: the target is not available, or it is cpp and there is no compiler.
     """
-    source = generate_matrix(spec, target=target, tokens=tokens)
-    module: Any = load_class(source)(bias=bias, device=device, dtype=dtype)
-    module.spec = spec.bind_defaults()
-    module.source = source
-    return module  # type: ignore[no-any-return]
+    check_target(target, TARGETS)
+    bound = spec.bind_defaults()
+    device, dtype = torch.device(device or torch.get_default_device()), dtype or torch.get_default_dtype()
+    chosen, reason = _choose(target, device, dtype)
+    made: Any = module_class(bound, tokens, chosen, target == "auto")(bias=bias, device=device, dtype=dtype)
+    made.reason = reason
+    return made  # type: ignore[no-any-return]
+
+
+def _choose(target: str, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
+    """Return the target to compile for and why.
+
+    Raises:
+        BackendError: cpp was asked for and there is no compiler.
+    """
+    if target == "torch":
+        return target, "asked for"
+    if target == "cpp":
+        return target, f"asked for, built with {shlex.join(native.require_compiler())}"
+    if device.type != "cpu":
+        return "torch", f"kernels run on the CPU, the parameters are on {device}"
+    if dtype not in REAL:
+        return "torch", f"there are no kernels for {dtype}"
+    found = native.compiler()
+    if found is None:
+        return (
+            "torch",
+            f"there is no C++ compiler: CXX names none and {', '.join(native.COMPILERS)} are not on the PATH",
+        )
+    return "cpp", f"the CPU and a compiler ({found})"
+
+
+def module_class(spec: MLBTC, tokens: int | None, target: str, optional: bool) -> type[Any]:
+    """Return the class of compiled modules for a spec, the same one each time.
+
+    Args:
+        spec: without open symbols.
+        tokens: as for `compile_matrix`.
+        target: "torch" or "cpp".
+        optional: whether the torch program stands in for a kernel that cannot be built.
+    """
+    source = generate_matrix(spec, target="torch", tokens=tokens)
+    key = (source, target, optional)
+    if key not in _CLASSES:
+        attributes: dict[str, Any] = {"spec": spec, "source": source, "target": target, "tokens": tokens}
+        attributes["__reduce_ex__"] = lambda module, protocol: (
+            _restore,
+            (spec, tokens, target, optional),
+            module.__dict__.copy(),
+        )
+        base: type[StructuredMatrix] = StructuredMatrix
+        if target == "cpp":
+            kernel = build_kernel(spec)
+            digest = hashlib.sha256(repr(kernel.matrix).encode()).hexdigest()[:24]
+            attributes |= {"kernel": register(digest, kernel), "key": digest, "optional": optional}
+            base = NativeMatrix
+        _CLASSES[key] = native_class(load_class(source), base, attributes)
+    return _CLASSES[key]
+
+
+def _restore(spec: MLBTC, tokens: int | None, target: str, optional: bool) -> Any:
+    """Return a module without parameters, for pickle and copy: the class is emitted anew where it does not exist."""
+    made: Any = module_class(spec, tokens, target, optional)
+    return made.__new__(made)
+
+
+_CLASSES: dict[tuple[str, str, bool], type[Any]] = {}

@@ -31,7 +31,8 @@ def compile(
         device: where parameters are made.
         dtype: of the parameters.
         tokens: the number of tokens per call for which a matrix is planned; None for one.
-        target: "torch", or "auto" for the best one available.
+        target: "torch"; for a matrix also "cpp", a C++ kernel that the user's compiler builds; "auto" for the fastest
+            one that can run where the parameters are. `module.explain()` of a matrix says which one and why.
 
     Returns:
         The module; `module.source` is the source that it was loaded from, `module.spec` its spec.
@@ -49,12 +50,12 @@ def compile(
 
 
 def generate(spec: MLBTC | AttentionSpec, *, class_name: str | None = None, target: str = "auto") -> str:
-    """Return the source that `compile` would load, as text.
+    """Return the source of a spec for a target, as text.
 
     Args:
         spec: a matrix or attention spec.
         class_name: the name of the class; None makes one of the spec's name.
-        target: as for `compile`.
+        target: "torch", which is also what "auto" gives since it runs everywhere, or "cpp" for a matrix.
 
     Raises:
         PlanError, GraphError, BackendError: as for `compile`.

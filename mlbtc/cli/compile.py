@@ -18,7 +18,7 @@ def compile_command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write; without it the source is printed.")
     ] = None,
-    target: Annotated[str, typer.Option(help="torch, or auto for the best target of this version.")] = "auto",
+    target: Annotated[str, typer.Option(help="torch (also auto), or cpp for the C++ kernel of a matrix.")] = "auto",
     class_name: Annotated[
         str | None, typer.Option(help="The class to define; made of the spec's name by default.")
     ] = None,
@@ -48,5 +48,9 @@ def compile_command(
         write_atomically(output, source)
     except OSError as error:
         raise CodegenError(f"cannot write {output}: {error.strerror or error}") from None
+    lines = len(source.splitlines())
+    if target == "cpp":
+        typer.echo(f"wrote {output}: functions forward and backward, {lines} lines, target cpp")
+        return
     defined = [line.split("(")[0].removeprefix("class ") for line in source.splitlines() if line.startswith("class ")]
-    typer.echo(f"wrote {output}: class {defined[-1]}, {len(source.splitlines())} lines, target torch")
+    typer.echo(f"wrote {output}: class {defined[-1]}, {lines} lines, target torch")

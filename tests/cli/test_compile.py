@@ -103,6 +103,13 @@ def test_unknown_targets_name_the_known_ones(target: str, mlbtc: Command) -> Non
     assert os.listdir() == []
 
 
+def test_cpp_gives_a_kernel(mlbtc: Command) -> None:
+    done = mlbtc("compile", SPECS / "butterfly.yaml", "--target", "cpp", "-o", "kernel.cpp")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("wrote kernel.cpp: functions forward and backward, ")
+    assert Path("kernel.cpp").read_text() == library.generate(library.load(SPECS / "butterfly.yaml"), target="cpp")
+
+
 def test_an_old_file_is_replaced(mlbtc: Command) -> None:
     Path("layer.py").write_text("old")
     assert mlbtc("compile", SPECS / "butterfly.yaml", "-o", "layer.py").code == 0

@@ -16,6 +16,8 @@ from mlbtc import families
 from tests.codegen.cases import CASES, TOLERANCES, Array, Case, factors_of
 from tests.codegen.standalone import run_alone
 
+pytestmark = pytest.mark.usefixtures("without_compiler")
+
 SHAPES: list[tuple[int, ...]] = [(), (3,), (2, 5), (0,), (2, 0, 3)]
 
 

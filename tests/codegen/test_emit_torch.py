@@ -20,6 +20,8 @@ from mlbtc.codegen import load_source
 from mlbtc.errors import CodegenError
 from tests.codegen.cases import CASES
 
+pytestmark = pytest.mark.usefixtures("without_compiler")
+
 ROOT = Path(__file__).resolve().parents[2]
 RUFF = Path(sys.executable).with_name("ruff")
 BTT = families.btt((6, 8), 2, (2, 3, 4, 2))

@@ -1,0 +1,512 @@
+"""Chains to C++ source: every decision is made here, the templates hold layout only."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mlbtc.codegen.chain import Chain, Matrix
+from mlbtc.codegen.emit_torch import render
+from mlbtc.codegen.nest import Axis, Contraction, FactorGradient, OuterProduct
+
+Direction = Literal["forward", "backward"]
+Storage = Literal["float32", "bfloat16", "float64"]
+
+STORAGES: dict[str, tuple[str, str]] = {
+    "float32": ("float", "float"),
+    "bfloat16": ("uint16_t", "float"),
+    "float64": ("double", "double"),
+}
+"""What is stored to its C++ type and the type that it is computed in."""
+
+_LINE = 118
+_CACHE_BYTES = 1 << 18
+_MOST_GROUPS = 4
+_BLOCK, _BAND = 64, 128
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the source is tuned for.
+
+    Attributes:
+        vector_bytes: the width of vector registers, of which there are 32 at 64 bytes, else 16.
+    """
+
+    vector_bytes: int
+
+    @property
+    def tile_rows(self) -> int:
+        """Rows of two vectors that leave registers for the operands."""
+        return 12 if self.vector_bytes == 64 else 6
+
+
+@dataclass(frozen=True, slots=True)
+class ContractionContext:
+    """What the template shows of a step: expressions over the loop variables, as text."""
+
+    name: str
+    text: str
+    scale: str
+    sums: tuple[str, ...]
+    sum_source: str
+    sum_factor: str
+    row: Axis
+    units: int
+    tiles: int
+    tile_rows: int
+    larger_tiles: int
+    first_row: str
+    indices: tuple[str, ...]
+    outer_source: str
+    outer_factor: str
+    outer_result: str
+    source_rows: int
+    result_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class FactorGradientContext:
+    """What the template shows of a factor's gradient."""
+
+    name: str
+    text: str
+    sums: tuple[str, ...]
+    sum_source: str
+    sum_result: str
+    row: Axis
+    column: Axis
+    units: int
+    indices: tuple[str, ...]
+    shapes: tuple[tuple[str, int, int], ...]
+    outer_source: str
+    outer_factor: str
+    outer_result: str
+    source_rows: int
+    result_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class OuterProductContext:
+    """What the template shows of a factor's gradient as outer products."""
+
+    name: str
+    text: str
+    sums: tuple[str, ...]
+    packed: str
+    single: str
+    packed_rows: int
+    single_rows: int
+    sum_packed: str
+    sum_single: str
+    down: Axis
+    down_single: int
+    column: str
+    width: int
+    block: int
+    band: int
+    tile_rows: int
+    units: int
+    indices: tuple[str, ...]
+    outer_packed: str
+    outer_single: str
+    outer_factor: str
+
+
+@dataclass(frozen=True, slots=True)
+class LevelContext:
+    """The calls of one level: those that recompute, those for factors, those that only the input's gradient needs."""
+
+    text: str
+    lines: tuple[str, ...]
+    forward: tuple[str, ...] = ()
+    to_x: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PassContext:
+    """What the template of an entry point shows: its chunks' groups of tokens, buffers and calls."""
+
+    direction: Direction
+    groups: int
+    buffers: tuple[tuple[str, int], ...]
+    total_rows: int
+    body: tuple[LevelContext, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CppContext:
+    """What the template of a kernel shows."""
+
+    summary: str
+    header: tuple[str, ...]
+    storage: str
+    real: str
+    bfloat16: bool
+    lanes: int
+    in_features: int
+    out_features: int
+    factor_sizes: tuple[int, ...]
+    orders: tuple[tuple[str, str], ...]
+    contractions: tuple[ContractionContext, ...]
+    factor_gradients: tuple[FactorGradientContext, ...]
+    outer_products: tuple[OuterProductContext, ...]
+    most_groups: int
+    passes: tuple[PassContext, ...]
+
+
+def emit_kernel(
+    matrix: Matrix,
+    summary: str,
+    header: Iterable[str],
+    *,
+    directions: Sequence[Direction],
+    storage: Storage,
+    machine: Machine,
+) -> str:
+    """Return C++ source with the entry points `forward`, `backward` or both.
+
+    Args:
+        matrix: the chains.
+        summary: the first line of the file.
+        header: further lines.
+        directions: the product, the gradients of input, factors and bias, or both.
+        storage: of x, y and bias; factors are in the type that is computed in.
+        machine: what to tune for.
+    """
+    stored, real = STORAGES[storage]
+    lanes = machine.vector_bytes // (8 if real == "double" else 4)
+    writers = {d: (_Forward if d == "forward" else _Backward)(matrix, lanes, machine) for d in directions}
+    number_bytes = 8 if real == "double" else 4
+    context = CppContext(
+        summary=summary,
+        header=tuple(header),
+        storage=stored,
+        real=real,
+        bfloat16=storage == "bfloat16",
+        lanes=lanes,
+        in_features=matrix.shape[1],
+        out_features=matrix.shape[0],
+        factor_sizes=matrix.factor_sizes,
+        orders=tuple(_orders(matrix)),
+        # The backward pass recomputes with steps of the forward pass, which are shown once.
+        contractions=tuple({c.name: c for w in reversed(writers.values()) for c in w.contractions}.values()),
+        factor_gradients=tuple(g for writer in writers.values() for g in writer.factor_gradients),
+        outer_products=tuple(p for writer in writers.values() for p in writer.outer_products),
+        most_groups=_MOST_GROUPS,
+        passes=tuple(_pass(d, writer, lanes * number_bytes) for d, writer in writers.items()),
+    )
+    return render("matrix_cpp.cpp.jinja", context=context)
+
+
+def _pass(direction: Direction, writer: _Writer, vector_bytes: int) -> PassContext:
+    # As many groups of two vectors of tokens as let all rows of a chunk stay in the second cache.
+    groups = max(1, min(_MOST_GROUPS, _CACHE_BYTES // (writer.total_rows * 2 * vector_bytes)))
+    return PassContext(direction, groups, tuple(writer.buffers.items()), writer.total_rows, tuple(writer.body))
+
+
+def _orders(matrix: Matrix) -> Iterable[tuple[str, str]]:
+    for number, chain in enumerate(matrix.chains):
+        for side, order in (("rows", chain.rows), ("columns", chain.columns)):
+            if order is not None:
+                text = textwrap.fill(", ".join(map(str, order)), _LINE, initial_indent="    ", subsequent_indent="    ")
+                yield f"level{number}_{side}", text
+
+
+# Functions ------------------------------------------------------------------------------------------------------------
+
+
+class _Writer:
+    """Collects functions, buffers and calls."""
+
+    def __init__(self, matrix: Matrix, lanes: int, machine: Machine) -> None:
+        self.matrix, self.lanes, self.machine = matrix, lanes, machine
+        self.contractions: list[ContractionContext] = []
+        self.factor_gradients: list[FactorGradientContext] = []
+        self.outer_products: list[OuterProductContext] = []
+        self.buffers: dict[str, int] = {}
+        self.total_rows = 0
+        self.body: list[LevelContext] = []
+        self.write()
+
+    def write(self) -> None:
+        raise NotImplementedError
+
+    def buffer(self, name: str, rows: int) -> str:
+        """Reserve rows; a buffer that is asked for again is the same one, which must have had enough rows."""
+        if name not in self.buffers:
+            self.buffers[name] = self.total_rows
+            self.total_rows += rows
+        return name
+
+    def contract(self, name: str, text: str, nest: Contraction, rows: tuple[int, int], scale: float = 1) -> str:
+        tiles = -(-nest.row.size // self.machine.tile_rows)
+        tile_rows, larger = divmod(nest.row.size, tiles)
+        first_row = f"tile * {tile_rows}"
+        if larger:
+            first_row = f"tile < {larger} ? tile * {tile_rows + 1} : tile * {tile_rows} + {larger}"
+        outer = [Axis("tile", tiles, 0, 0, 0), *reversed(nest.outer)]
+        names = ["tile", *(f"o{place}" for place in reversed(range(len(nest.outer))))]
+        self.contractions.append(
+            ContractionContext(
+                name=name,
+                text=text,
+                scale="" if scale == 1 else f"Real({scale!r}) * ",
+                sums=_loops(nest.sums),
+                sum_source=_offset("k", nest.sums, 0),
+                sum_factor=_offset("k", nest.sums, 1),
+                row=nest.row,
+                units=math.prod(axis.size for axis in outer),
+                tiles=tiles,
+                tile_rows=tile_rows,
+                larger_tiles=larger,
+                first_row=first_row,
+                indices=_indices(names, [axis.size for axis in outer]),
+                outer_source=_offset("o", nest.outer, 0),
+                outer_factor=_offset("o", nest.outer, 1),
+                outer_result=_offset("o", nest.outer, 2),
+                source_rows=rows[0],
+                result_rows=rows[1],
+            )
+        )
+        return name
+
+    def differentiate(self, name: str, text: str, nest: FactorGradient, rows: tuple[int, int]) -> str:
+        height, width = _tile_shape(nest.row.size, nest.column.size, self.lanes)
+        tiles = (-(-nest.row.size // height), -(-nest.column.size // width))
+        names = ["right", "down", *(f"o{place}" for place in reversed(range(len(nest.outer))))]
+        sizes = [tiles[1], tiles[0], *(axis.size for axis in reversed(nest.outer))]
+        lines = [*_indices(names, sizes), f"const long row = down * {height}, column = right * {width};"]
+        self.factor_gradients.append(
+            FactorGradientContext(
+                name=name,
+                text=text,
+                sums=_loops(nest.sums),
+                sum_source=_offset("k", nest.sums, 0),
+                sum_result=_offset("k", nest.sums, 2),
+                row=nest.row,
+                column=nest.column,
+                units=math.prod(sizes),
+                indices=tuple(lines),
+                shapes=_shapes(nest.row.size, nest.column.size, height, width),
+                outer_source=_offset("o", nest.outer, 0),
+                outer_factor=_offset("o", nest.outer, 1),
+                outer_result=_offset("o", nest.outer, 2),
+                source_rows=rows[0],
+                result_rows=rows[1],
+            )
+        )
+        return name
+
+    def add_outer_products(self, name: str, text: str, nest: OuterProduct, rows: tuple[int, int]) -> str:
+        packed, single = (0, 2) if nest.of_source else (2, 0)
+        block = min(_BLOCK, nest.width)
+        blocks, bands = -(-nest.width // block), -(-nest.down.size // _BAND)
+        band = -(-nest.down.size // bands)
+        names = ["part", "band", *(f"o{place}" for place in reversed(range(len(nest.outer))))]
+        sizes = [blocks, bands, *(axis.size for axis in reversed(nest.outer))]
+        self.outer_products.append(
+            OuterProductContext(
+                name=name,
+                text=text,
+                sums=_loops(nest.sums),
+                packed="xy"[packed // 2],
+                single="xy"[single // 2],
+                packed_rows=rows[packed // 2],
+                single_rows=rows[single // 2],
+                sum_packed=_offset("k", nest.sums, packed),
+                sum_single=_offset("k", nest.sums, single),
+                down=nest.down,
+                down_single=nest.down.strides[single],
+                column=_mixed_offset("c", nest.across, packed),
+                width=nest.width,
+                block=block,
+                band=band,
+                tile_rows=self.machine.tile_rows,
+                units=math.prod(sizes),
+                indices=_indices(names, sizes),
+                outer_packed=_offset("o", nest.outer, packed),
+                outer_single=_offset("o", nest.outer, single),
+                outer_factor=_offset("o", nest.outer, 1),
+            )
+        )
+        return name
+
+    def gather(self, source: str, order: str, scale: float, rows: int, target: str) -> str:
+        return f"gather_rows<L, {rows}>({source}, {order}, Real({scale!r}), groups, {target}, share);"
+
+    def scatter(self, source: str, order: str, rows: int, target: str, add: bool) -> str:
+        return f"scatter_rows<L, {rows}, {_bool(add)}>({source}, {order}, groups, {target}, share);"
+
+    def source(self, number: int, chain: Chain, lines: list[str]) -> str:
+        """Return the buffer with the columns of x as a level sees them."""
+        if chain.columns is None:
+            return "x_rows"
+        columns = self.matrix.shape[1]
+        target = self.buffer("columns_rows", columns)
+        lines.append(self.gather("x_rows", f"level{number}_columns", 1.0, columns, target))
+        return target
+
+
+class _Forward(_Writer):
+    def write(self) -> None:
+        out, in_ = self.matrix.shape
+        between = [step.rows for chain in self.matrix.chains for step in chain.steps[:-1]]
+        self.buffer("x_rows", in_)
+        self.buffer("y_rows", out)
+        for place in range(min(2, max(len(chain.steps) - 1 for chain in self.matrix.chains))):
+            self.buffer(f"z{place}_rows", max(between))
+        for number, chain in enumerate(self.matrix.chains):
+            lines: list[str] = []
+            self.level(number, chain, lines)
+            self.body.append(LevelContext(chain.text, tuple(lines)))
+
+    def level(self, number: int, chain: Chain, lines: list[str]) -> None:
+        out = self.matrix.shape[0]
+        source, source_rows = self.source(number, chain, lines), self.matrix.shape[1]
+        for place, step in enumerate(chain.steps):
+            last = place == len(chain.steps) - 1
+            target = f"z{place % 2}_rows"
+            if last:
+                target = "y_rows" if chain.rows is None else self.buffer("level_rows", out)
+            add = last and number > 0 and chain.rows is None
+            name = self.contract(
+                f"level{number}_step{place}", step.text, step.forward, (source_rows, step.rows),
+                chain.scale if last else 1,
+            )  # fmt: skip
+            lines.append(f"{name}<N, {_bool(add)}>({source}, w[{step.factor}], {target}, groups, share);")
+            source, source_rows = target, step.rows
+        if chain.rows is not None:
+            lines.append(self.scatter(source, f"level{number}_rows", out, "y_rows", number > 0))
+
+
+class _Backward(_Writer):
+    def write(self) -> None:
+        out, in_ = self.matrix.shape
+        self.buffer("x_rows", in_)
+        self.buffer("y_rows", out)
+        self.buffer("to_x_rows", in_)
+        deepest = max(len(chain.steps) for chain in self.matrix.chains) - 1
+        for place in range(deepest):
+            rows = [chain.steps[place].rows for chain in self.matrix.chains if place < len(chain.steps) - 1]
+            self.buffer(f"z{place}_rows", max(rows))
+        widest = max((step.rows for chain in self.matrix.chains for step in chain.steps[:-1]), default=0)
+        for place in range(min(2, deepest)):
+            self.buffer(f"to_z{place}_rows", widest)
+        for number, chain in enumerate(self.matrix.chains):
+            self.level(number, chain)
+
+    def level(self, number: int, chain: Chain) -> None:
+        out, in_ = self.matrix.shape
+        forward: list[str] = []
+        sources = self.recompute(number, chain, forward)
+        lines: list[str] = []
+        gradient = "y_rows"
+        if chain.rows is not None or chain.scale != 1:
+            gradient = self.buffer("level_rows", out)
+            order = f"level{number}_rows" if chain.rows is not None else "nullptr"
+            lines.append(self.gather("y_rows", order, chain.scale, out, gradient))
+        to_x: list[str] = []
+        for place in reversed(range(len(chain.steps))):
+            step, (source, source_rows) = chain.steps[place], sources[place]
+            stem = f"level{number}_step{place}"
+            label, stem_rows = f"the factor's gradient of {step.text}", (source_rows, step.rows)
+            if step.by_runs:
+                name = self.add_outer_products(f"{stem}_to_factor", label, step.by_runs, stem_rows)
+            else:
+                name = self.differentiate(f"{stem}_to_factor", label, step.to_factor, stem_rows)
+            lines.append(f"{name}<N>({source}, {gradient}, to.factors[{step.factor}], groups, share);")
+            name = self.contract(f"{stem}_to_input", f"the input's gradient of {step.text}", step.to_input,
+                                 (step.rows, source_rows))  # fmt: skip
+            target, add, into = f"to_z{(place - 1) % 2}_rows", False, lines
+            if not place:
+                target, add, into = "to_x_rows", number > 0, to_x
+                if chain.columns is not None:
+                    target, add = self.buffer("to_columns_rows", in_), False
+            into.append(f"{name}<N, {_bool(add)}>({gradient}, w[{step.factor}], {target}, groups, share);")
+            gradient = target
+        if chain.columns is not None:
+            to_x.append(self.scatter(gradient, f"level{number}_columns", in_, "to_x_rows", number > 0))
+        self.body.append(LevelContext(chain.text, tuple(lines), tuple(forward), tuple(to_x)))
+
+    def recompute(self, number: int, chain: Chain, lines: list[str]) -> list[tuple[str, int]]:
+        """Call all steps but the last and return, per step, the buffer that it reads and its rows."""
+        sources = [(self.source(number, chain, lines), self.matrix.shape[1])]
+        for place, step in enumerate(chain.steps[:-1]):
+            source, source_rows = sources[-1]
+            name = self.contract(f"level{number}_step{place}", step.text, step.forward, (source_rows, step.rows))
+            lines.append(f"{name}<N, false>({source}, w[{step.factor}], z{place}_rows, groups, share);")
+            sources.append((f"z{place}_rows", step.rows))
+        return sources
+
+
+# Text -----------------------------------------------------------------------------------------------------------------
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _loops(loops: Sequence[Axis]) -> tuple[str, ...]:
+    return tuple(
+        f"{'  ' * place}for (long k{place} = 0; k{place} < {axis.size}; k{place}++)  // {axis.name}"
+        for place, axis in enumerate(loops)
+    )
+
+
+def _offset(prefix: str, loops: Sequence[Axis], which: int) -> str:
+    """Return where an operand stands: `o0 * 32 + o1`."""
+    terms = []
+    for place, axis in enumerate(loops):
+        stride = axis.strides[which]
+        if stride:
+            terms.append(f"{prefix}{place}" + (f" * {stride}" if stride != 1 else ""))
+    return " + ".join(terms) or "0"
+
+
+def _mixed_offset(number: str, loops: Sequence[Axis], which: int) -> str:
+    """Return where an operand stands for one number that runs over several loops: `c / 2 * 65 + c % 2`."""
+    terms, divisor = [], 1
+    for place, axis in enumerate(reversed(loops)):
+        text = number if divisor == 1 else f"{number} / {divisor}"
+        text = text if place == len(loops) - 1 else f"{text} % {axis.size}"
+        terms.append(text if axis.strides[which] == 1 else f"{text} * {axis.strides[which]}")
+        divisor *= axis.size
+    return " + ".join(reversed(terms))
+
+
+def _indices(names: Sequence[str], sizes: Sequence[int]) -> tuple[str, ...]:
+    """Return declarations that take a unit's number apart, the first name fastest."""
+    lines, divisor = [], 1
+    for place, (name, size) in enumerate(zip(names, sizes, strict=True)):
+        text = "unit" if divisor == 1 else f"unit / {divisor}"
+        text = text if place == len(names) - 1 else f"{text} % {size}"
+        lines.append(f"const long {name} = {text};" if size > 1 else f"const long {name} = 0;")
+        divisor *= size
+    return tuple(lines)
+
+
+def _tile_shape(rows: int, columns: int, lanes: int) -> tuple[int, int]:
+    """Return how many rows and columns of a factor's gradient fill the lanes of one vector with the fewest loads."""
+    powers = [1 << p for p in range(lanes.bit_length())]
+    fitting = [(r, c) for r in powers for c in powers if r * c <= lanes and r < 2 * rows and c < 2 * columns]
+    height, width = max(fitting, key=lambda shape: (shape[0] * shape[1], -shape[0] - shape[1], shape[1]))
+    return min(height, rows), min(width, columns)
+
+
+def _shapes(rows: int, columns: int, height: int, width: int) -> tuple[tuple[str, int, int], ...]:
+    """Return (condition, rows, columns) of the whole tile and of those cut off at the edges."""
+    below, beside = rows % height, columns % width
+    cases = []
+    if below and beside:
+        cases.append((f"row + {height} > {rows} && column + {width} > {columns}", below, beside))
+    if below:
+        cases.append((f"row + {height} > {rows}", below, width))
+    if beside:
+        cases.append((f"column + {width} > {columns}", height, beside))
+    return tuple((f"if ({condition}) ", r, c) for condition, r, c in cases[:1]) + tuple(
+        (f"else if ({condition}) ", r, c) for condition, r, c in cases[1:]
+    ) + ((("else " if cases else ""), height, width),)  # fmt: skip

@@ -1,0 +1,128 @@
+"""What compiled matrix modules are beside the class that was emitted for them: which target ran, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlbtc.codegen.kernel import REAL, Kernel
+from mlbtc.codegen.operator import structured_linear
+from mlbtc.errors import MlbtcError
+from mlbtc.spec.language import MLBTC
+
+AUTOCAST = (torch.bfloat16, torch.float32)
+"""Dtypes of autocast under which kernels run."""
+
+
+class StructuredMatrix(nn.Module):
+    """The common part of compiled matrix modules.
+
+    Attributes:
+        spec: the spec, without open symbols.
+        source: the Python source of the module's torch program.
+        target: "torch" or "cpp", what the module was compiled for.
+        tokens: the number of tokens for which the torch program is planned, None for one.
+        reason: why that target.
+    """
+
+    spec: MLBTC
+    source: str
+    target: str
+    tokens: int | None
+    reason: str
+
+    def explain(self) -> str:
+        """Return which target runs for plain tensors of the parameters' device and dtype, and why."""
+        return f"target torch: {self.reason}"
+
+
+class NativeMatrix(StructuredMatrix):
+    """A module that runs a C++ kernel where it can, and else the torch program that it inherits.
+
+    Attributes:
+        kernel: the kernel.
+        key: its name in traced graphs.
+        optional: whether the torch program also stands in for a kernel that cannot be built.
+    """
+
+    kernel: Kernel
+    key: str
+    optional: bool
+    in_features: int
+    out_features: int
+    _broken: str | None = None
+
+    @property
+    def cpp_source(self) -> str:
+        """The C++ source of the kernel for the parameters' dtype."""
+        dtype = next(self.parameters()).dtype
+        return self.kernel.source(dtype if dtype in REAL else torch.float32)
+
+    def explain(self) -> str:
+        """Return which target runs for plain tensors of the parameters' device and dtype, and why."""
+        weight = next(self.parameters())
+        refusal = self._broken or _refusal(weight, weight)
+        if refusal:
+            return f"target torch, not cpp: {refusal}"
+        return (
+            f"target cpp: {self.reason}; {str(weight.dtype).removeprefix('torch.')} on {torch.get_num_threads()} "
+            f"thread(s), {self.kernel.macs:,} MACs per token. Other devices and dtypes, and the transforms of "
+            "torch.func, run the torch program (module.source)"
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply the last axis of x by the matrix: (..., in) to (..., out)."""
+        parameters = self._parameters
+        weight = next(iter(parameters.values()))
+        assert weight is not None
+        if self._broken is not None or _refusal(x, weight) is not None or x.shape[-1] != self.in_features:
+            return self._torch_forward(x)
+        if torch.is_autocast_enabled("cpu"):
+            x = x.to(torch.get_autocast_dtype("cpu"))
+        rows = x.reshape(-1, self.in_features)
+        factors = [p for name, p in parameters.items() if name != "bias" and p is not None]
+        try:
+            y = structured_linear(rows, factors, parameters["bias"], self.key)
+        except MlbtcError as error:
+            if not self.optional:
+                raise
+            self._broken = f"the kernel cannot be built ({str(error).splitlines()[0]})"
+            return self._torch_forward(x)
+        return y if x.dim() == 2 else y.reshape(*x.shape[:-1], self.out_features)
+
+    def _torch_forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)  # type: ignore[no-any-return]
+
+
+def _refusal(x: Tensor, weight: Tensor) -> str | None:
+    """Return why a kernel cannot run for an input and parameters like these, or None."""
+    if weight.device.type != "cpu" or x.device.type != "cpu":
+        return f"kernels run on the CPU, the module is on {weight.device}"
+    if weight.dtype not in REAL:
+        return f"kernels compute in {', '.join(str(d).removeprefix('torch.') for d in REAL)}, not {weight.dtype}"
+    if torch.is_autocast_enabled("cpu"):
+        if torch.get_autocast_dtype("cpu") not in AUTOCAST or weight.dtype == torch.float64:
+            return f"autocast to {torch.get_autocast_dtype('cpu')}"
+    elif x.dtype != weight.dtype:
+        return f"the input is {x.dtype}, the factors are {weight.dtype}"
+    return None if torch.compiler.is_compiling() else _not_plain(x, weight)
+
+
+def _not_plain(x: Tensor, weight: Tensor) -> str | None:
+    """Return why tensors have no memory that a kernel could read: wrappers of transforms, subclasses, modes."""
+    if type(x) not in _PLAIN or type(weight) not in _PLAIN:
+        return f"the tensors are of the classes {type(x).__name__} and {type(weight).__name__}"
+    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return "a transform of torch.func or a dispatch mode is active"
+    return None
+
+
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def native_class(emitted: type[nn.Module], base: type[StructuredMatrix], attributes: dict[str, Any]) -> type[Any]:
+    """Return the emitted class with `base` in front, under the emitted name."""
+    made: type[Any] = type(emitted.__name__, (base, emitted), {"__module__": emitted.__module__, **attributes})
+    return made
