@@ -53,7 +53,7 @@ def linear_specs(width: int) -> dict[str, MLBTC]:
 
 
 def linear_cases(width: int, tokens: Sequence[int]) -> list[Case]:
-    """Return a case per spec and number of tokens: emitted modules, PyTorch and C++, against nn.Linear and torch.einsum.
+    """Return a case per spec and number of tokens: modules in PyTorch and C++ against nn.Linear and torch.einsum.
 
     Raises:
         BenchmarkError: a size is out of range.
