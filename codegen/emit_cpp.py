@@ -55,11 +55,10 @@ class ContractionContext:
     sum_source: str
     sum_factor: str
     row: Axis
-    units: int
-    tiles: int
-    tile_rows: int
-    larger_tiles: int
-    first_row: str
+    outer_units: int
+    tiles: tuple[int, int]
+    tile_rows: tuple[int, int]
+    larger_tiles: tuple[int, int]
     indices: tuple[str, ...]
     outer_source: str
     outer_factor: str
@@ -243,13 +242,10 @@ class _Writer:
         return name
 
     def contract(self, name: str, text: str, nest: Contraction, rows: tuple[int, int], scale: float = 1) -> str:
-        tiles = -(-nest.row.size // self.machine.tile_rows)
-        tile_rows, larger = divmod(nest.row.size, tiles)
-        first_row = f"tile * {tile_rows}"
-        if larger:
-            first_row = f"tile < {larger} ? tile * {tile_rows + 1} : tile * {tile_rows} + {larger}"
-        outer = [Axis("tile", tiles, 0, 0, 0), *reversed(nest.outer)]
-        names = ["tile", *(f"o{place}" for place in reversed(range(len(nest.outer))))]
+        # With one vector of tokens a tile has twice the rows of one with two.
+        tiles = tuple(-(-nest.row.size // (self.machine.tile_rows * n)) for n in (2, 1))
+        names = [f"o{place}" for place in reversed(range(len(nest.outer)))]
+        sizes = [axis.size for axis in reversed(nest.outer)]
         self.contractions.append(
             ContractionContext(
                 name=name,
@@ -259,12 +255,11 @@ class _Writer:
                 sum_source=_offset("k", nest.sums, 0),
                 sum_factor=_offset("k", nest.sums, 1),
                 row=nest.row,
-                units=math.prod(axis.size for axis in outer),
-                tiles=tiles,
-                tile_rows=tile_rows,
-                larger_tiles=larger,
-                first_row=first_row,
-                indices=_indices(names, [axis.size for axis in outer]),
+                outer_units=math.prod(sizes),
+                tiles=(tiles[0], tiles[1]),
+                tile_rows=(nest.row.size // tiles[0], nest.row.size // tiles[1]),
+                larger_tiles=(nest.row.size % tiles[0], nest.row.size % tiles[1]),
+                indices=_indices(names, sizes, "outer"),
                 outer_source=_offset("o", nest.outer, 0),
                 outer_factor=_offset("o", nest.outer, 1),
                 outer_result=_offset("o", nest.outer, 2),
@@ -478,11 +473,11 @@ def _mixed_offset(number: str, loops: Sequence[Axis], which: int) -> str:
     return " + ".join(reversed(terms))
 
 
-def _indices(names: Sequence[str], sizes: Sequence[int]) -> tuple[str, ...]:
-    """Return declarations that take a unit's number apart, the first name fastest."""
+def _indices(names: Sequence[str], sizes: Sequence[int], number: str = "unit") -> tuple[str, ...]:
+    """Return declarations that take a number apart, the first name fastest."""
     lines, divisor = [], 1
     for place, (name, size) in enumerate(zip(names, sizes, strict=True)):
-        text = "unit" if divisor == 1 else f"unit / {divisor}"
+        text = number if divisor == 1 else f"{number} / {divisor}"
         text = text if place == len(names) - 1 else f"{text} % {size}"
         lines.append(f"const long {name} = {text};" if size > 1 else f"const long {name} = 0;")
         divisor *= size

@@ -13,6 +13,7 @@ from torch import Tensor
 from mlbtc.codegen import native
 from mlbtc.codegen.chain import Matrix
 from mlbtc.codegen.emit_cpp import Direction, Machine, Storage, emit_kernel
+from mlbtc.codegen.reference import Product
 
 REAL = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
 """The dtypes that kernels store, and those that they compute in."""
@@ -35,10 +36,11 @@ class Kernel:
         name: what is built, for messages and file names.
         matrix: the chains.
         header: the first line of the source and its further lines.
+        product: the same with operations of torch, for gradients of gradients.
     """
 
-    def __init__(self, name: str, matrix: Matrix, header: tuple[str, tuple[str, ...]]) -> None:
-        self.name, self.matrix, self.header = name, matrix, header
+    def __init__(self, name: str, matrix: Matrix, header: tuple[str, tuple[str, ...]], product: Product) -> None:
+        self.name, self.matrix, self.header, self.product = name, matrix, header, product
         self._functions: dict[tuple[str, torch.dtype], Any] = {}
 
     def source(

@@ -17,6 +17,7 @@ from mlbtc.codegen.kernel import REAL, Kernel
 from mlbtc.codegen.loading import load_class
 from mlbtc.codegen.lowering import lower, require_numbers
 from mlbtc.codegen.operator import register
+from mlbtc.codegen.reference import reference
 from mlbtc.codegen.structured import NativeMatrix, StructuredMatrix, native_class
 from mlbtc.errors import BackendError, PlanError
 from mlbtc.graph import build_graph, check
@@ -92,7 +93,8 @@ def build_kernel(spec: MLBTC) -> Kernel:
     report = analyze(spec)
     assert isinstance(report, Report)
     summary = f"{spec.name}: a {spec.shape[0]} x {spec.shape[1]} structured matrix, emitted by mlbtc."
-    return Kernel(class_name_of(spec.name), build_matrix(spec, plan), (summary, _header(spec, plan, report)))
+    header = (summary, _header(spec, plan, report))
+    return Kernel(class_name_of(spec.name), build_matrix(spec, plan), header, reference(spec))
 
 
 def _header(spec: MLBTC, plan: Plan, report: Report) -> tuple[str, ...]:

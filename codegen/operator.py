@@ -48,12 +48,25 @@ class _Eager(torch.autograd.Function):
         return kernel.forward(x, factors, bias)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, bias, *factors = ctx.saved_tensors
         _, to_x, to_bias, *to_factors = ctx.needs_input_grad
+        # With create_graph=True the gradients are differentiated once more.
+        if torch.is_grad_enabled():
+            return None, *_differentiable(ctx.kernel, grad, [x, bias, *factors], ctx.needs_input_grad[1:])
         found = ctx.kernel.backward(grad, x, factors, [to_x, *to_factors, to_bias])
         return None, found[0], _like(found[-1], bias), *map(_like, found[1:-1], factors)
+
+
+def _differentiable(
+    kernel: Kernel, grad: Tensor, operands: Sequence[Tensor | None], wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    x, bias, *factors = operands
+    assert x is not None
+    y = kernel.product(x, [factor for factor in factors if factor is not None], bias)
+    chosen = [operand for operand, w in zip(operands, wanted, strict=True) if w and operand is not None]
+    found = iter(torch.autograd.grad(y, chosen, grad.to(y.dtype), create_graph=True))
+    return [next(found) if w else None for w in wanted]
 
 
 def _like(grad: Tensor | None, operand: Tensor | None) -> Tensor | None:

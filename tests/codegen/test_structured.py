@@ -91,6 +91,16 @@ class TestCpp:
             close(ours(x), reference(x))
         assert len(calls) == 2
 
+    def test_gradients_of_gradients(self, pair):
+        seconds = []
+        for module in (m.double() for m in pair):
+            x = torch.linspace(-1, 1, 3 * 48, dtype=torch.float64).view(3, 48).requires_grad_()
+            inputs = [x, *module.parameters()]
+            first = torch.autograd.grad(module(x).sin().sum(), inputs, create_graph=True)
+            seconds.append(torch.autograd.grad(sum((g**2).sum() for g in first), inputs))
+        for a, b in zip(*seconds, strict=True):
+            close(a, b, 1e-10)
+
     def test_frozen_factors(self, pair):
         ours, _ = pair
         ours.requires_grad_(False)
