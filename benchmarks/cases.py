@@ -11,21 +11,26 @@ from torch import Tensor
 
 from mlbtc.attention.functional import BACKENDS, mlr_attention
 from mlbtc.benchmarks.oracles import attention_results, linear_results
+from mlbtc.benchmarks.rivals import dense_per_level
 from mlbtc.benchmarks.runner import BenchmarkError, Candidate, Case
 from mlbtc.codegen.native import compiler
 from mlbtc.compiler import compile as compile_spec
 from mlbtc.errors import nearest
 from mlbtc.spec import MLBTC, families
 
-DENSE, EINSUM, SDPA = "nn.Linear", "torch.einsum", "sdpa"
+DENSE, EINSUM, SDPA, PER_LEVEL = "nn.Linear", "torch.einsum", "sdpa", "dense per level"
 HEAD = 64
 HEAD_RANKS = ((8,) * 8, (32, 8, 6, 4, 4, 4, 4, 2), (48, 16), (40, 16, 4, 4), (64,))
 """Ranks per level of a head of 64 features; block sizes halve from level to level."""
 
+MOST_SCORES = 1 << 26
+"""Above so many scores, batch times heads times T^2, the dense rival is left out: it stores them several times."""
+
 Contest = Mapping[str, Sequence[Candidate]]
 
 
-def _check(name: str, value: int, least: int, most: int) -> None:
+def check_size(name: str, value: int, least: int, most: int) -> None:
+    """Refuse a size that is out of range."""
     if not least <= value <= most:
         raise BenchmarkError(f"--{name} takes {least} to {most}, found {value}")
 
@@ -53,13 +58,13 @@ def linear_specs(width: int) -> dict[str, MLBTC]:
 
 
 def linear_cases(width: int, tokens: Sequence[int]) -> list[Case]:
-    """Return a case per spec and number of tokens: modules in PyTorch and C++ against nn.Linear and torch.einsum.
+    """Return a case per spec and number of tokens: emitted PyTorch and C++ against nn.Linear and torch.einsum.
 
     Raises:
         BenchmarkError: a size is out of range.
     """
     for count in tokens:
-        _check("tokens", count, 1, 65536)
+        check_size("tokens", count, 1, 65536)
     specs = linear_specs(width)
     return [
         Case(name, {"width": width, "tokens": count}, DENSE, partial(build_linear, spec, count))
@@ -137,7 +142,7 @@ def attention_cases(tokens: Sequence[int], batch: int, heads: int, backends: Seq
         BenchmarkError: a size is out of range or a backend unknown.
     """
     for name, value, most in (("batch", batch, 1024), ("heads", heads, 256), *(("tokens", t, 16384) for t in tokens)):
-        _check(name, value, 1, most)
+        check_size(name, value, 1, most)
     for backend in backends:
         if backend not in BACKENDS:
             raise BenchmarkError(f"--backend {backend}: there is no such backend; {nearest(backend, BACKENDS)}")
@@ -157,7 +162,10 @@ def attention_cases(tokens: Sequence[int], batch: int, heads: int, backends: Seq
 def build_attention(
     ranks: Sequence[int], tokens: int, batch: int, heads: int, backends: Sequence[str], seed: int
 ) -> Contest:
-    """Return the candidates of an attention case; SDPA computes standard attention on the same arguments."""
+    """Return the candidates of an attention case.
+
+    SDPA computes standard attention on the same arguments, "dense per level" the same MLR attention as the paper does.
+    """
     generator = torch.Generator().manual_seed(seed)
     q, k, v, grad = (torch.randn(batch, heads, tokens, HEAD, generator=generator) for _ in range(4))
     inputs = [x.requires_grad_() for x in (q, k, v)]
@@ -169,7 +177,9 @@ def build_attention(
         (f"mlbtc {backend}", partial(mlr_attention, q, k, v, ranks, blocks, backend=backend), inputs, expected)
         for backend in backends
     ]
-    return _modes(grad, [(SDPA, sdpa, inputs, standard), *ours])
+    dense = (PER_LEVEL, partial(dense_per_level, q, k, v, ranks, blocks), inputs, expected)
+    rivals = [dense] if batch * heads * tokens**2 <= MOST_SCORES else []
+    return _modes(grad, [(SDPA, sdpa, inputs, standard), *rivals, *ours])
 
 
 # Modes ----------------------------------------------------------------------------------------------------------------
