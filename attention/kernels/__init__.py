@@ -7,14 +7,17 @@ PyTorch, any device), `automatic`, which picks one of them, and `cpp` (emitted C
 from mlbtc.attention.kernels.automatic import automatic_attention, choose_torch_backend
 from mlbtc.attention.kernels.cpp import cpp_attention
 from mlbtc.attention.kernels.expanded import expanded_attention
+from mlbtc.attention.kernels.flops import backward_flops, forward_flops
 from mlbtc.attention.kernels.reference import reference_attention
 from mlbtc.attention.kernels.strips import strip_attention
 
 __all__ = [
     "automatic_attention",
+    "backward_flops",
     "choose_torch_backend",
     "cpp_attention",
     "expanded_attention",
+    "forward_flops",
     "reference_attention",
     "strip_attention",
 ]

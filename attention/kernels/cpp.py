@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlbtc.attention.kernels.native import Problem, View, kernels
+from mlbtc.attention.kernels.native import Problem, describe_levels, kernels
 from mlbtc.attention.kernels.reference import reference_attention
 from mlbtc.errors import SpecError
 
@@ -118,27 +118,19 @@ torch.library.register_autograd("mlbtc::mlr_attention", _differentiate, setup_co
 
 
 class _Call:
-    """Keeps alive what a `Problem` points to."""
+    """The arguments of a call; keeps alive what they point to."""
 
     def __init__(
         self, query: Tensor, key: Tensor, value: Tensor, scales: Sequence[float], ranks: Sequence[int],
         block_sizes: Sequence[int], causal: bool, **tensors: Tensor,
     ) -> None:  # fmt: skip
-        levels = len(ranks)
-        real = ctypes.c_float if query.dtype == torch.float32 else ctypes.c_double
-        factors = [factor for factor, rank in zip(scales, ranks, strict=True) for _ in range(rank)]
-        self.arrays = (
-            (real * len(factors))(*factors), (ctypes.c_int64 * levels)(*ranks), (ctypes.c_int64 * levels)(*block_sizes)
+        self.levels = describe_levels(query.dtype, tuple(scales), tuple(ranks), tuple(block_sizes))
+        sizes = (
+            len(ranks), query.shape[0], query.shape[1], key.shape[1], query.shape[2], key.shape[2], query.shape[3],
+            value.shape[3], causal, torch.get_num_threads(),
         )  # fmt: skip
-        pointers = (ctypes.cast(array, ctypes.c_void_p) for array in self.arrays)
         views = {"query": query, "key": key, "value": value, **tensors}
-        self.problem = Problem(
-            **{name: View.of(tensor) for name, tensor in views.items()},
-            **dict(zip(("scales", "ranks", "blocks"), pointers, strict=True)),
-            levels=levels, batch=query.shape[0], heads=query.shape[1], key_heads=key.shape[1],
-            queries=query.shape[2], keys=key.shape[2], features=query.shape[3], width=value.shape[3],
-            causal=causal, threads=torch.get_num_threads(),
-        )  # fmt: skip
+        self.problem = Problem.of(views, self.levels, sizes)
 
 
 def _readable(tensor: Tensor) -> Tensor:

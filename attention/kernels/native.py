@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import math
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,10 +100,16 @@ class View(ctypes.Structure):
 
     _fields_ = (("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "head", "token")))
 
-    @classmethod
-    def of(cls, tensor: Tensor) -> View:
-        """Return the view of a tensor; the caller keeps the tensor."""
-        return cls(tensor.data_ptr(), *tensor.stride()[:3])
+
+@lru_cache(maxsize=1024)
+def describe_levels(
+    dtype: torch.dtype, scales: tuple[float, ...], ranks: tuple[int, ...], block_sizes: tuple[int, ...]
+) -> tuple[ctypes.Array[Any], ...]:
+    """Return the scale of every feature, the ranks and the block sizes as arrays of C."""
+    real = ctypes.c_float if dtype == torch.float32 else ctypes.c_double
+    factors = [factor for factor, rank in zip(scales, ranks, strict=True) for _ in range(rank)]
+    integers = ctypes.c_int64 * len(ranks)
+    return (real * len(factors))(*factors), integers(*ranks), integers(*block_sizes)
 
 
 VIEWS = ("query", "key", "value", "output", "grad_output", "grad_query", "grad_key", "grad_value")
@@ -115,6 +124,16 @@ class Problem(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("logsumexp", "scales", "ranks", "blocks")),
         *((name, ctypes.c_int64) for name in SIZES),
     )
+
+    @classmethod
+    def of(cls, views: Mapping[str, Tensor], levels: Sequence[ctypes.Array[Any]], sizes: Sequence[int]) -> Problem:
+        """Return a problem; the caller keeps tensors and levels. Filled in one go, as every field has 8 bytes."""
+        numbers = array("q")
+        for name in VIEWS:
+            view = views.get(name)
+            numbers.extend((0, 0, 0, 0) if view is None else (view.data_ptr(), *view.stride()[:3]))
+        numbers.extend((0, *map(ctypes.addressof, levels), *sizes))
+        return cls.from_buffer(numbers)
 
 
 @cache

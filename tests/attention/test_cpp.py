@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import mlbtc
 from mlbtc import AttentionSpec
@@ -215,6 +216,30 @@ def test_torch_compile_keeps_the_kernel_in_one_graph() -> None:
     assert torch.equal(compiled, expected)
     for grad, wanted in zip(gradients(compiled, inputs), gradients(expected, inputs), strict=True):
         assert torch.equal(grad, wanted)
+
+
+def test_flops_are_those_of_the_report() -> None:
+    spec = AttentionSpec.mlr(width=32, heads=2, ranks=(8, 4, 4), context=64)
+    report = mlbtc.analyze(spec, batch=64)
+    layer = mlbtc.compile(spec)
+    with FlopCounterMode(display=False) as counter:
+        layer(torch.zeros(1, 64, 32))
+    assert counter.get_total_flops() == 2 * int(report.macs)
+
+
+@pytest.mark.parametrize("queries", [1, 5, 13])
+def test_flops_count_the_pairs_of_every_level(queries: int) -> None:
+    layout = Layout(13, [3, 2, 1], [None, 6, 3], value=4, heads=4, key_heads=2)
+    inputs = draw(layout, queries=queries)
+    _, *levels = masks(layout, queries, causal=False)
+    scores = 4 * sum(rank * int(mask.sum()) for rank, mask in zip(layout.ranks, levels, strict=True))
+    values = 4 * queries * 13 * 4
+    with FlopCounterMode(display=False) as counter:
+        output = mlr_attention(*inputs, layout.ranks, layout.blocks, backend="cpp")
+    assert counter.get_total_flops() == 2 * (scores + values)
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.grad(output.sum(), inputs)
+    assert counter.get_total_flops() == 2 * (3 * scores + 2 * values)
 
 
 # Errors and choices ---------------------------------------------------------------------------------------------------
