@@ -32,7 +32,7 @@ def mlr_attention(
     """Return MLR attention (paper, section 4).
 
     The scores are s_ij = sum of scale_l q_i^(l) . k_j^(l) over the levels l whose blocks hold both i and j. With one
-    level it equals `torch.nn.functional.scaled_dot_product_attention` on the same arguments.
+    level that covers the sequence it equals `torch.nn.functional.scaled_dot_product_attention` on the same arguments.
 
     Args:
         query: `(B, H, Tq, R)` with R the sum of ranks; the queries are the last Tq positions.

@@ -10,7 +10,6 @@ import networkx as nx
 import sympy as sp
 
 from mlbtc.analysis.cut import level_cut
-from mlbtc.analysis.field import affordable, instance_rank
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
 from mlbtc.plan.build import Plan
@@ -55,6 +54,9 @@ def generic_rank(spec: MLBTC, contraction: ContractionGraph, plan: Plan) -> Rank
     reason = _proof(spec, contraction, cuts, bound)
     if reason is not None:
         return Rank(bound, "exact", reason)
+    # NumPy takes a fifth of a second to import, and most specs never need it.
+    from mlbtc.analysis.field import affordable, instance_rank
+
     if isinstance(bound, int) and affordable(plan):
         found = instance_rank(plan, [(level.rows, level.columns) for level in spec.levels])
         if found == bound:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain, count
 from typing import Any
@@ -231,13 +230,3 @@ def _parameters(spec: MLBTC, level: int) -> Size:
 def _total(sizes: list[Size]) -> Size:
     total = sum(sizes)
     return total if isinstance(total, int) else sp.expand(total)
-
-
-def parameter_count(spec: MLBTC) -> Size:
-    """Return the number of learnable numbers of a spec, without a bias."""
-    return _total([_parameters(spec, level) for level in range(len(spec.levels))])
-
-
-def bindings(report: Report) -> Mapping[str, int]:
-    """Return the default values that a report's numbers use."""
-    return dict(report.spec.defaults)

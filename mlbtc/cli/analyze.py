@@ -36,7 +36,8 @@ def analyze_command(
 ) -> None:
     """Say what a spec costs: parameters, MACs, FLOPs, rank and memory, symbolic and in numbers.
 
-    A MAC is one multiply-add; FLOPs are 2 MACs. A rank is called exact only where a proof or an evaluation shows it.
+    A MAC is one multiply-add; FLOPs are 2 MACs. Costs are those of applying one factor after the other to
+    the tokens. A rank is called exact only where a proof or an evaluation shows it.
 
     Three examples:
 

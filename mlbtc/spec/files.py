@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
 
@@ -135,6 +138,10 @@ def _level(entry: dict[str, Any], shape: list[Size], origin: Origin, path: Path)
     if kinds == ["einsum"]:
         return [_einsum(validate(EinsumLevel, entry, origin, path), origin, path)]
     written = validate(BlocksLevel, entry, origin, path)
+    if "rank" in entry and entry["rank"] is None:
+        raise SpecError(
+            f"{origin.where(*path, 'rank')}: rank is empty; write a rank, or leave the key out for dense blocks"
+        )
     if not {"blocks", "rank"} & set(entry):
         raise SpecError(
             f"{origin.where(*path)}: a level needs blocks and rank, einsum, or family; found {shown(entry)}"
@@ -175,7 +182,9 @@ def _family(entry: dict[str, Any], shape: list[Size], origin: Origin, path: Path
     parameters = inspect.signature(family).parameters
     arguments = {key: value for key, value in entry.items() if key not in ("family", "scale")}
     for key in arguments:
-        if key == "shape" or key not in parameters:
+        if key == "shape":
+            raise SpecError(f"{origin.where(*path, key)}: the shape of a family is that of the file, above the levels")
+        if key not in parameters:
             keys = [p for p in parameters if p != "shape"]
             hint = nearest(key, [*keys, "scale"])
             raise SpecError(f"{origin.where(*path, key)}: {name} has no key {shown(key)}; {hint}")
@@ -187,12 +196,21 @@ def _family(entry: dict[str, Any], shape: list[Size], origin: Origin, path: Path
     missing = [p for p in parameters if parameters[p].default is inspect.Parameter.empty and p not in arguments]
     if missing:
         raise SpecError(f"{origin.where(*path)}: {name} needs the key {missing[0]!r}")
-    with placed(origin, *path):
+    with placed(origin, *path), _without_numbers():
         spec = family(**arguments)
     if list(spec.shape) != shape:
         raise SpecError(f"{origin.where(*path)}: this {name} has shape {list(spec.shape)}, the file says {shape}")
     with placed(origin, *path, "scale"):
         return [level.scaled(entry.get("scale", 1)) for level in spec.levels]
+
+
+@contextmanager
+def _without_numbers() -> Iterator[None]:
+    """Leave out which of a family's own levels a message is about: the file has one entry for all of them."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(re.sub(r"^levels\[\d+\]: ", "", str(error)), error.key) from None
 
 
 def _check_argument(key: str, kind: str, value: Any, origin: Origin, path: Path) -> None:

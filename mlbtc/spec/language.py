@@ -15,7 +15,7 @@ from mlbtc.spec.expression import Expression, parse_expression
 from mlbtc.spec.naming import check_name
 from mlbtc.spec.origin import Origin, Path, placed
 from mlbtc.spec.permutation import Permutation, as_permutation, check_permutation
-from mlbtc.spec.sizes import Condition, Size, as_size, divide, divisors_hint, product, substitute
+from mlbtc.spec.sizes import Condition, Size, as_size, divide, divisors_hint, evaluate, product, substitute
 
 MAX_LEVELS = 256
 AXES = ("output", "input")
@@ -295,8 +295,9 @@ def _check_defaults(defaults: Mapping[str, int], symbols: tuple[str, ...]) -> tu
 
 
 def _check_condition(condition: Condition, values: Mapping[str, Size]) -> None:
-    divisor = substitute(condition.divisor, values)
-    size = substitute(condition.size, values)
+    divisor, size = evaluate(condition.divisor, values), evaluate(condition.size, values)
+    if condition.divisor == 1 and not isinstance(size, int) and size.is_integer is False:
+        raise SpecError(f"{condition.size} must be an integer, found {size}")
     quotient, _ = divide(size, divisor)
     if quotient is None:
         raise SpecError(f"{condition.divisor} must divide {condition.size}, found {divisor} and {size}")

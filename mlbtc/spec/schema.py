@@ -96,7 +96,7 @@ def _explain(error: ValidationError, model: type[Entry], value: Value, origin: O
     details = error.errors(include_url=False)
     first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
     # Members of a union add their own names to the location: keep what is really in the file.
-    location = _real_path(first["loc"], value)
+    location = _real_path(first["loc"], value, first["type"] == "missing")
     where = origin.where(*path, *location)
     if first["type"] == "extra_forbidden":
         known = list(_model_at(model, location[:-1]).model_fields)
@@ -108,7 +108,7 @@ def _explain(error: ValidationError, model: type[Entry], value: Value, origin: O
     return f"{where}: expected {wanted}, found {shown(first['input'])}"
 
 
-def _real_path(location: tuple[int | str, ...], value: Any) -> Path:
+def _real_path(location: tuple[int | str, ...], value: Any, missing: bool) -> Path:
     path: list[int | str] = []
     for key in location:
         if isinstance(value, dict) and (key in value or not path):
@@ -117,7 +117,7 @@ def _real_path(location: tuple[int | str, ...], value: Any) -> Path:
         elif isinstance(value, list) and isinstance(key, int):
             path.append(key)
             value = value[key]
-        elif isinstance(value, dict) and key == location[-1] and isinstance(key, str):
+        elif isinstance(value, dict) and missing and key == location[-1] and isinstance(key, str):
             path.append(key)
     return tuple(path)
 
@@ -150,8 +150,10 @@ _WANTED = {
 
 def _wanted(details: list[Any], first: Any, model: type[Entry], location: Path) -> str:
     same = [d for d in details if d["input"] is first["input"]]
-    kinds = dict.fromkeys(_WANTED.get(d["type"], d["msg"].lower()) for d in same)
-    return " or ".join(kinds)
+    kinds = {d["type"] for d in same}
+    if {"int_type", "string_type"} <= kinds and "list_type" not in kinds:
+        return "a positive integer or an expression"  # the only values that are one or the other
+    return " or ".join(dict.fromkeys(_WANTED.get(d["type"], d["msg"].lower()) for d in same))
 
 
 def _keys(model: type[Entry]) -> str:
@@ -160,5 +162,5 @@ def _keys(model: type[Entry]) -> str:
 
 def shown(value: object) -> str:
     """Write a found value for a message, cut to one short line."""
-    text = repr(value)
+    text = "nothing" if value is None else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -73,10 +73,18 @@ def _check_number(number: int, what: str) -> int:
 
 def _check_expression(value: sp.Expr, what: str) -> Size:
     if not value.free_symbols:
-        number = sp.nsimplify(value)
+        number = sp.nsimplify(value) if value.is_finite and value.is_real else sp.nan
+        if number is sp.nan:
+            raise SpecError(
+                f"{what} must be a positive integer, but divides by zero or has the root of a negative number"
+            )
         if not number.is_Integer:
             raise SpecError(f"{what} must be a positive integer, found {value}")
         return _check_number(int(number), what)
+    if value.is_real is False or value.has(sp.zoo, sp.nan, sp.oo):
+        raise SpecError(f"{what} must be a positive integer, but divides by zero or has the root of a negative number")
+    if value.is_integer is False:
+        raise SpecError(f"{what} must be an integer, but {value} never is")
     if value.is_nonpositive:
         raise SpecError(f"{what} must be positive, but {value} never is")
     for s in value.free_symbols:
@@ -85,6 +93,7 @@ def _check_expression(value: sp.Expr, what: str) -> Size:
     return value
 
 
+_NOT_DECIMAL = re.compile(r"(?<![A-Za-z0-9_])[0-9]+[A-Za-z_.]")
 MAX_NUMBER_BITS = 64
 MAX_TERMS = 64
 MAX_DEGREE = 32
@@ -97,6 +106,8 @@ def _parse(text: str, what: str) -> sp.Expr:
         raise SpecError(
             f"{what} is an expression of {len(text)} characters, at most {MAX_EXPRESSION_CHARS} are allowed"
         )
+    if _NOT_DECIMAL.search(text):
+        raise SpecError(f"{what} may hold decimal numbers and words that start with a letter only, found {text!r}")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):

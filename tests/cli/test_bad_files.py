@@ -129,6 +129,12 @@ BAD = {
     "tower": Bad('shape: ["D**8**8", 4]\nlevels: [{blocks: 1}]\n', 1, ("D**8**8",)),
     "long-size": Bad(f'shape: ["{"D+" * 200}D", 4]\nlevels: [{{blocks: 1}}]\n', 1, ("200",)),
     "deep-size": Bad(f'shape: ["{"-" * 190}D", 4]\nlevels: [{{blocks: 1}}]\n', 1, ("+ - * /",)),
+    "empty-rank": Bad(level("{blocks: 1, rank: }"), 4, ("levels[0].rank", "empty")),
+    "mapping-for-a-rank": Bad(level("{blocks: 1, rank: {a: 1}}"), 4, ("levels[0].rank: expected", "expression")),
+    "family-of-four-levels": Bad(level("{family: mlr, ranks: [1, 2, 3, 4, 5, 6, 7, 8]}"), 4, ("levels[0]: 128 blocks",)),
+    "hexadecimal": Bad('shape: ["0x10", 4]\nlevels: [{blocks: 1}]\n', 1, ("decimal", "0x10")),
+    "never-an-integer": Bad('shape: ["D+1/2", 4]\nlevels: [{blocks: 1}]\n', 1, ("never is",)),
+    "root-of-a-negative-number": Bad('shape: ["sqrt(-4)", 4]\nlevels: [{blocks: 1}]\n', 1, ("negative",)),
     "division-by-zero": Bad('shape: ["D/(D-D)", 4]\nlevels: [{blocks: 1}]\n', 1, ("integer",)),
     # Permutations
     "permutation-too-short": Bad(level("{blocks: 1, permutation: {rows: [1, 0]}}"), 4, ("2", "64")),

@@ -124,7 +124,7 @@ BAD = {
     "misspelt-rank": ("  - {blocks: 4, rnak: 2}", 5, "levels[1].rnak", ("'rnak'", "did you mean 'rank'?")),
     "unknown-far-away": ("  - {blocks: 4, zzz: 2}", 5, "levels[1].zzz", ("'zzz'", "blocks", "rank", "scale")),
     "rank-on-its-own-line": ("  - blocks: 4\n    rank: -2", 6, "levels[1].rank", ("at least 1", "-2")),
-    "wrong-kind": ("  - {blocks: [4]}", 5, "levels[1].blocks", ("integer", "string", "[4]")),
+    "wrong-kind": ("  - {blocks: [4]}", 5, "levels[1].blocks", ("integer", "expression", "[4]")),
     "scale-is-text": ("  - {blocks: 4, scale: big}", 5, "levels[1].scale", ("number", "'big'")),
     "blocks-do-not-divide": ("  - {blocks: 5, rank: 2}", 5, "levels[1]", ("5 blocks", "64", "1, 2, 4, 8")),
     "einsum-caret": (
@@ -143,7 +143,7 @@ BAD = {
     ),
     "family-is-a-list": ("  - {family: [btt]}", 5, "levels[1].family", ("['btt']",)),
     "family-key": ("  - {family: btt, rnk: 4}", 5, "levels[1].rnk", ("btt", "'rnk'", "did you mean 'rank'?")),
-    "family-shape": ("  - {family: dense, shape: [64, 48]}", 5, "levels[1].shape", ("dense", "'shape'")),
+    "family-shape": ("  - {family: dense, shape: [64, 48]}", 5, "levels[1].shape", ("family", "above the levels")),
     "family-misses-a-key": ("  - {family: block_low_rank, rank: 2}", 5, "levels[1]", ("block_low_rank", "'blocks'")),
     "family-bad-size": ("  - {family: low_rank, rank: 0}", 5, "levels[1].rank", ("at least 1", "0")),
     "family-bad-item": ("  - {family: mlr, ranks: [4, 0]}", 5, "levels[1].ranks[1]", ("at least 1", "0")),

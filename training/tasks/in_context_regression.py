@@ -40,7 +40,7 @@ class Config(RunConfig):
     task: ClassVar[str] = "icl"
 
     dims: int = Field(8, ge=1, le=4096)
-    points: int | None = Field(None, ge=1)
+    points: int | None = Field(None, ge=1, le=8192)
     curriculum: int = Field(500, ge=0)
     evaluation_prompts: int = Field(1024, ge=1)
     steps: int = Field(2000, ge=1)
