@@ -131,7 +131,7 @@ BAD = {
     "deep-size": Bad(f'shape: ["{"-" * 190}D", 4]\nlevels: [{{blocks: 1}}]\n', 1, ("+ - * /",)),
     "empty-rank": Bad(level("{blocks: 1, rank: }"), 4, ("levels[0].rank", "empty")),
     "mapping-for-a-rank": Bad(level("{blocks: 1, rank: {a: 1}}"), 4, ("levels[0].rank: expected", "expression")),
-    "family-of-four-levels": Bad(level("{family: mlr, ranks: [1, 2, 3, 4, 5, 6, 7, 8]}"), 4, ("levels[0]: 128 blocks",)),
+    "family-of-8-levels": Bad(level("{family: mlr, ranks: [1, 2, 3, 4, 5, 6, 7, 8]}"), 4, ("levels[0]: 128 blocks",)),
     "hexadecimal": Bad('shape: ["0x10", 4]\nlevels: [{blocks: 1}]\n', 1, ("decimal", "0x10")),
     "never-an-integer": Bad('shape: ["D+1/2", 4]\nlevels: [{blocks: 1}]\n', 1, ("never is",)),
     "root-of-a-negative-number": Bad('shape: ["sqrt(-4)", 4]\nlevels: [{blocks: 1}]\n', 1, ("negative",)),
