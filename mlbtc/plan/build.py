@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import opt_einsum
 import sympy as sp
 
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
@@ -157,6 +156,8 @@ def _find_path(
     count = len(operands) - 1
     if count <= _STEM_FACTORS:
         candidates = [(stem_path(operands, output, numbers), "activation first")]
+        if per_token:
+            return candidates[0]  # the best of all orders in which the activation is part of every step
     else:
         candidates = [(sequence_path(count, reverse), "factors in sequence") for reverse in (True, False)]
     candidates.append(_opt_einsum_path(operands, output, numbers))
@@ -170,6 +171,9 @@ def _find_path(
 def _opt_einsum_path(
     operands: Sequence[Operand], output: tuple[str, ...], numbers: Mapping[str, int]
 ) -> tuple[Path, str]:
+    # With NumPy behind it the import takes a fifth of a second, and most reports never need it.
+    import opt_einsum
+
     letters = {name: opt_einsum.get_symbol(position) for position, name in enumerate(numbers)}
     equation = ",".join("".join(letters[i] for i in o.indices) for o in operands)
     equation += "->" + "".join(letters[i] for i in output)
