@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlbtc
 
@@ -66,9 +68,43 @@ def parts() -> dict[str, str]:
         "source": f"```python\n{_dedent(product)}```",
         "spec": f"```yaml\n{(ROOT / 'examples/specs/local_and_global.yaml').read_text()}```",
         "symbolic": re.sub(r"^## (.*)$", r"**\1**", symbolic, flags=re.M).strip(),
+        "results": results(),
         "attention": f"```python\n{ATTENTION}```\n\nIt prints the elements of the key cache, of which standard "
         f"attention has 524288:\n\n```text\n{cache}```",
     }
+
+
+SUITES = {
+    "linear": ("Linear layers, against nn.Linear with the same matrix", "mlbtc cpp"),
+    "attention": ("Attention, against scaled_dot_product_attention", "mlbtc auto"),
+    "decode": ("One more token over a full cache, against scaled_dot_product_attention", "mlbtc cache"),
+}
+
+
+def results() -> str:
+    """Return a table per suite of benchmarks/results: how many times faster than the rival, medians of one run."""
+    found = []
+    for suite, (title, ours) in SUITES.items():
+        path = ROOT / "benchmarks" / "results" / f"{suite}.json"
+        if path.is_file():
+            found.append(_result_table(json.loads(path.read_text()), title, ours))
+    return "\n\n".join(found)
+
+
+def _result_table(record: dict[str, Any], title: str, ours: str) -> str:
+    machine, settings = record["machine"], record["settings"]
+    ratios: dict[str, dict[str, str]] = {}
+    for result in record["results"]:
+        timings = {timing["name"]: timing for timing in result["timings"]}
+        column = f"{result['mode']}, {result['sizes']['tokens']} tokens"
+        if ours in timings:
+            ratios.setdefault(result["case"], {})[column] = f"{1 / timings[ours]['ratio']:.1f}"
+    columns = list(dict.fromkeys(column for row in ratios.values() for column in row))
+    lines = [["times faster", *columns], ["---", *("---:" for _ in columns)]]
+    lines += [[case.replace("|", "\\|"), *(row.get(column, "") for column in columns)] for case, row in ratios.items()]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    how = f"{machine['cpu']}, {settings['threads']} threads, {settings['dtype']}, torch {machine['torch']}"
+    return f"**{title}** ({how}):\n\n{table}"
 
 
 def _dedent(text: str) -> str:
