@@ -18,7 +18,7 @@ ARROW = (
     ("codegen",),
     ("attention",),
     ("compiler",),
-    ("benchmarks", "training"),
+    ("benchmarks", "doctor", "training"),
     ("cli",),
     ("__main__",),
 )
