@@ -17,7 +17,7 @@ ARROW = (
     ("analysis",),
     ("codegen",),
     ("attention",),
-    ("compiler",),
+    ("compiler", "linear"),
     ("benchmarks", "doctor", "training"),
     ("cli",),
     ("__main__",),
