@@ -410,10 +410,10 @@ class _Backward(_Writer):
             stem = f"level{number}_step{place}"
             label, stem_rows = f"the factor's gradient of {step.text}", (source_rows, step.rows)
             if step.by_runs:
-                name = self.add_outer_products(f"{stem}_to_factor", label, step.by_runs, stem_rows)
+                name, count = self.add_outer_products(f"{stem}_to_factor", label, step.by_runs, stem_rows), "tokens"
             else:
-                name = self.differentiate(f"{stem}_to_factor", label, step.to_factor, stem_rows)
-            lines.append(f"{name}<N>({source}, {gradient}, to.factors[{step.factor}], groups, share);")
+                name, count = self.differentiate(f"{stem}_to_factor", label, step.to_factor, stem_rows), "groups"
+            lines.append(f"{name}<N>({source}, {gradient}, to.factors[{step.factor}], {count}, share);")
             name = self.contract(f"{stem}_to_input", f"the input's gradient of {step.text}", step.to_input,
                                  (step.rows, source_rows))  # fmt: skip
             target, add, into = f"to_z{(place - 1) % 2}_rows", False, lines

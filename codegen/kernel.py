@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -37,7 +38,10 @@ class Kernel:
         matrix: the chains.
         header: the first line of the source and its further lines.
         product: the same with operations of torch, for gradients of gradients.
+        folder: where libraries are kept; None for the cache.
     """
+
+    folder: Path | None = None
 
     def __init__(self, name: str, matrix: Matrix, header: tuple[str, tuple[str, ...]], product: Product) -> None:
         self.name, self.matrix, self.header, self.product = name, matrix, header, product
@@ -60,7 +64,7 @@ class Kernel:
         found = self._functions.get((direction, dtype))
         if found is None:
             name = f"{self.name}_{direction}_{str(dtype).removeprefix('torch.')}"
-            library = native.load_library(self.source(dtype, (direction,)), name=name)
+            library = native.load_library(self.source(dtype, (direction,)), name=name, folder=self.folder)
             found = getattr(library, direction)
             found.argtypes, found.restype = _ARGUMENTS[direction], _INT
             self._functions[direction, dtype] = found

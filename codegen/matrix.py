@@ -150,14 +150,19 @@ def compile_matrix(
     check_target(target, TARGETS)
     bound = spec.bind_defaults()
     device, dtype = torch.device(device or torch.get_default_device()), dtype or torch.get_default_dtype()
-    chosen, reason = _choose(target, device, dtype)
+    chosen, reason = choose_target(target, device, dtype)
     made: Any = module_class(bound, tokens, chosen, target == "auto")(bias=bias, device=device, dtype=dtype)
     made.reason = reason
     return made  # type: ignore[no-any-return]
 
 
-def _choose(target: str, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
-    """Return the target to compile for and why.
+def choose_target(target: str, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
+    """Return the target that `compile_matrix` compiles for, and why.
+
+    Args:
+        target: "torch", "cpp", or "auto" for the fastest one that can run.
+        device: where the parameters are.
+        dtype: of the parameters.
 
     Raises:
         BackendError: cpp was asked for and there is no compiler.
@@ -172,10 +177,7 @@ def _choose(target: str, device: torch.device, dtype: torch.dtype) -> tuple[str,
         return "torch", f"there are no kernels for {dtype}"
     found = native.compiler()
     if found is None:
-        return (
-            "torch",
-            f"there is no C++ compiler: CXX names none and {', '.join(native.COMPILERS)} are not on the PATH",
-        )
+        return "torch", f"there is no C++ compiler: {native.no_compiler()}"
     return "cpp", f"the CPU and a compiler ({found})"
 
 

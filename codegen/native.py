@@ -57,6 +57,12 @@ def compiler_command() -> tuple[str, ...] | None:
     return next(((found,) for name in COMPILERS if (found := shutil.which(name))), None)
 
 
+def no_compiler() -> str:
+    """Return why there is no compiler, where there is none."""
+    chosen = os.environ.get("CXX", "").strip()
+    return f"CXX={chosen} names no program" if chosen else f"none of {', '.join(COMPILERS)} is on the PATH"
+
+
 def require_compiler() -> tuple[str, ...]:
     """Return the compiler's command.
 
@@ -66,28 +72,27 @@ def require_compiler() -> tuple[str, ...]:
     command = compiler_command()
     if command:
         return command
-    chosen = os.environ.get("CXX", "").strip()
-    missing = f"CXX={chosen} names no program" if chosen else f"none of {', '.join(COMPILERS)} is on the PATH"
     raise BackendError(
-        f"the cpp target needs a C++ compiler, and {missing}; install g++ (for instance apt install g++) or set CXX to "
-        'one, or use target="torch", which needs none'
+        f"the cpp target needs a C++ compiler, and {no_compiler()}; install g++ (for instance apt install g++) or set "
+        'CXX to one, or use target="torch", which needs none'
     )
 
 
-def load_library(source: str, *, name: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
+def load_library(source: str, *, name: str, flags: Sequence[str] = (), folder: Path | None = None) -> ctypes.CDLL:
     """Return the library made from C++ source, built unless the cache or this process has it.
 
     Args:
         source: a self-contained file whose entry points are `extern "C"`.
         name: what is built, as the message on stderr and the file's name say it; letters, digits, _ and -.
         flags: compiler flags beside `FLAGS`.
+        folder: where it is kept; None for the cache.
 
     Raises:
         BackendError: there is no compiler.
         CodegenError: the compiler refuses the source, or the cache cannot be written.
     """
     command = require_compiler()
-    return _load(source, name, (*FLAGS, *flags), command, cache_directory())
+    return _load(source, name, (*FLAGS, *flags), command, folder or cache_directory())
 
 
 @cache
@@ -227,6 +232,11 @@ def cpu_identity() -> str:
     """Return what -march=native depends on: the architecture, the model and the instruction sets."""
     kept = [value for name, value in _cpu_fields() if name in ("vendor_id", "cpu family", "model", "flags", "Features")]
     return " ".join([platform.machine(), *(kept or [platform.processor()])])
+
+
+def cpu_model() -> str:
+    """Return the processor's name, or its architecture where the system does not tell."""
+    return dict(_cpu_fields()).get("model name") or platform.processor() or platform.machine()
 
 
 def vector_bytes() -> int:

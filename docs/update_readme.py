@@ -35,6 +35,16 @@ layer = mlbtc.compile(spec)  # an nn.Module
 y = layer(torch.randn(8, 1024))
 """
 
+LINEAR = """\
+import torch
+from torch import nn
+from mlbtc import StructuredLinear
+
+mlp = nn.Sequential(StructuredLinear(1024, 4096, "btt", rank=2), nn.GELU(), StructuredLinear(4096, 1024, "btt", rank=2))
+y = mlp(torch.randn(8, 1024))
+print(sum(p.numel() for p in mlp.parameters()))
+"""
+
 ATTENTION = """\
 import mlbtc, torch
 from mlbtc import AttentionSpec
@@ -61,6 +71,7 @@ def parts() -> dict[str, str]:
     product = source[source.index("    def _product") : source.index("    def to_dense")]
     symbolic = mlbtc.analyze(mlbtc.load(ROOT / "examples/specs/symbolic_mlr.yaml")).to_markdown()
     cache, _ = run(ATTENTION)
+    parameters, _ = run(LINEAR)
     # A heading inside a part would become one of the README's own.
     table = re.sub(r"^## (.*)$", r"**\1**", report, flags=re.M).strip()
     return {
@@ -69,6 +80,8 @@ def parts() -> dict[str, str]:
         "spec": f"```yaml\n{(ROOT / 'examples/specs/local_and_global.yaml').read_text()}```",
         "symbolic": re.sub(r"^## (.*)$", r"**\1**", symbolic, flags=re.M).strip(),
         "results": results(),
+        "linear": f"```python\n{LINEAR}```\n\nIt prints the number of parameters; two dense layers have 8,393,728:\n\n"
+        f"```text\n{parameters}```",
         "attention": f"```python\n{ATTENTION}```\n\nIt prints the elements of the key cache, of which standard "
         f"attention has 524288:\n\n```text\n{cache}```",
     }

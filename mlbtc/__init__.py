@@ -12,10 +12,16 @@ from mlbtc.spec import MLBTC, AttentionSpec, Level, families, kron, load, loads,
 if TYPE_CHECKING:
     from mlbtc.analysis import analyze
     from mlbtc.compiler import compile, generate
+    from mlbtc.linear import StructuredLinear
 
 __version__ = "0.1.0"
 
-_LAZY = {"analyze": "mlbtc.analysis", "compile": "mlbtc.compiler", "generate": "mlbtc.compiler"}
+_LAZY = {
+    "StructuredLinear": "mlbtc.linear",
+    "analyze": "mlbtc.analysis",
+    "compile": "mlbtc.compiler",
+    "generate": "mlbtc.compiler",
+}
 _LAZY_MODULES = ("analysis", "attention", "codegen", "errors", "training", "benchmarks")
 
 
@@ -35,6 +41,7 @@ __all__ = [
     "MLBTC",
     "AttentionSpec",
     "Level",
+    "StructuredLinear",
     "analyze",
     "compile",
     "families",

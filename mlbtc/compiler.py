@@ -30,9 +30,15 @@ def compile(
         bias: whether the matrix, or each of the four projections, has a bias.
         device: where parameters are made.
         dtype: of the parameters.
-        tokens: the number of tokens per call for which a matrix is planned; None for one.
-        target: "torch"; for a matrix also "cpp", a C++ kernel that the user's compiler builds; "auto" for the fastest
-            one that can run where the parameters are. `module.explain()` of a matrix says which one and why.
+        tokens: the number of tokens per call for which the torch program of a matrix is planned; None for one.
+        target: for a matrix
+            - "torch": the emitted PyTorch program, on any device;
+            - "cpp": an emitted C++ kernel, built with the user's compiler at the first call and kept in the cache; for
+              float32, bfloat16 and float64 on the CPU, elsewhere the module runs its torch program;
+            - "auto": cpp where the parameters are made on the CPU in one of these dtypes and there is a C++ compiler
+              ($CXX, else g++, c++ or clang++), else torch, also where the kernel cannot be built.
+            An attention layer takes "torch" or "auto", which are the same: it chooses its kernels call by call.
+            `module.explain()` says what runs and why; docs/targets.md has all of it.
 
     Returns:
         The module; `module.source` is the source that it was loaded from, `module.spec` its spec.
@@ -40,7 +46,7 @@ def compile(
     Raises:
         PlanError: a symbol has no value.
         GraphError: the spec is not a matrix.
-        BackendError: the target is not available.
+        BackendError: the target is not available, or it is cpp and there is no compiler.
     """
     if isinstance(spec, AttentionSpec):
         return compile_attention(spec, bias=bias, device=device, dtype=dtype, target=target)
@@ -55,7 +61,9 @@ def generate(spec: MLBTC | AttentionSpec, *, class_name: str | None = None, targ
     Args:
         spec: a matrix or attention spec.
         class_name: the name of the class; None makes one of the spec's name.
-        target: "torch", which is also what "auto" gives since it runs everywhere, or "cpp" for a matrix.
+        target: "torch", Python that imports torch only; for a matrix also "cpp", the C++ kernel in float32, tuned for
+            the vector width of this machine. "auto" is torch even where `compile` takes cpp, since a file is for other
+            machines too.
 
     Raises:
         PlanError, GraphError, BackendError: as for `compile`.

@@ -17,8 +17,8 @@ ARROW = (
     ("analysis",),
     ("codegen",),
     ("attention",),
-    ("compiler",),
-    ("benchmarks", "training"),
+    ("compiler", "linear"),
+    ("benchmarks", "doctor", "training"),
     ("cli",),
     ("__main__",),
 )
