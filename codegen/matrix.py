@@ -23,7 +23,7 @@ from mlbtc.errors import BackendError, PlanError
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
 from mlbtc.plan.step import TOKENS
-from mlbtc.spec.language import MLBTC
+from mlbtc.spec.language import MLBTC, Level
 from mlbtc.spec.naming import class_name as class_name_of
 from mlbtc.spec.sizes import evaluate
 
@@ -150,19 +150,20 @@ def compile_matrix(
     check_target(target, TARGETS)
     bound = spec.bind_defaults()
     device, dtype = torch.device(device or torch.get_default_device()), dtype or torch.get_default_dtype()
-    chosen, reason = choose_target(target, device, dtype)
+    chosen, reason = choose_target(target, device, dtype, bound)
     made: Any = module_class(bound, tokens, chosen, target == "auto")(bias=bias, device=device, dtype=dtype)
     made.reason = reason
     return made  # type: ignore[no-any-return]
 
 
-def choose_target(target: str, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
+def choose_target(target: str, device: torch.device, dtype: torch.dtype, spec: MLBTC | None = None) -> tuple[str, str]:
     """Return the target that `compile_matrix` compiles for, and why.
 
     Args:
         target: "torch", "cpp", or "auto" for the fastest one that can run.
         device: where the parameters are.
         dtype: of the parameters.
+        spec: what is compiled; None for a spec that kernels are made for.
 
     Raises:
         BackendError: cpp was asked for and there is no compiler.
@@ -175,10 +176,22 @@ def choose_target(target: str, device: torch.device, dtype: torch.dtype) -> tupl
         return "torch", f"kernels run on the CPU, the parameters are on {device}"
     if dtype not in REAL:
         return "torch", f"there are no kernels for {dtype}"
+    if spec is not None and _plain(spec):
+        return "torch", "plain matrix products, for which the BLAS behind torch is faster than our kernels"
     found = native.compiler()
     if found is None:
         return "torch", f"there is no C++ compiler: {native.no_compiler()}"
     return "cpp", f"the CPU and a compiler ({found})"
+
+
+def _plain(spec: MLBTC) -> bool:
+    """Return whether a spec is dense or low rank without blocks and permutations, so that no step is batched."""
+    dense = Level.einsum("i j -> i j").expression
+    return all(
+        (level.expression == dense or (level.shorthand or {}).get("blocks") == 1)
+        and level.rows is level.columns is None
+        for level in spec.levels
+    )
 
 
 def module_class(spec: MLBTC, tokens: int | None, target: str, optional: bool) -> type[Any]:

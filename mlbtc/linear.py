@@ -61,7 +61,7 @@ class StructuredLinear(nn.Module):
     ) -> None:
         bound = _bound(spec, _features(out_features, "out_features"), _features(in_features, "in_features"), arguments)
         device, dtype = torch.device(device or torch.get_default_device()), dtype or torch.get_default_dtype()
-        target, reason = choose_target("auto", device, dtype)
+        target, reason = choose_target("auto", device, dtype, bound)
         # What is emitted depends on the spec, so every spec has a class; this one stays in front of it.
         self.__class__ = _specialised(type(self), module_class(bound, None, target, optional=True))
         super().__init__(bias=bias, device=device, dtype=dtype)

@@ -257,3 +257,21 @@ class TestChoice:
     def test_unknown_target(self):
         with pytest.raises(BackendError, match="available: torch, cpp"):
             mlbtc.compile(SPEC, target="fortran")
+
+
+@pytest.mark.parametrize(
+    ("spec", "target"),
+    [
+        (families.low_rank((8, 6), 2), "torch"),
+        (families.dense((8, 6)), "torch"),
+        (families.low_rank((8, 6), 2) + families.dense((8, 6)), "torch"),
+        (families.block_low_rank((8, 6), 2, 1), "cpp"),
+        (families.low_rank((8, 8), 2) + families.diagonal(8), "cpp"),
+        (families.permutation("stride(2)", 8), "cpp"),
+    ],
+    ids=["low-rank", "dense", "sum", "blocks", "diagonal", "permutation"],
+)
+def test_plain_products_stay_with_torch(spec, target):
+    module = mlbtc.compile(spec)
+    assert module.target == target, module.explain()
+    assert mlbtc.compile(spec, target="cpp").target == "cpp"
