@@ -12,6 +12,7 @@ import mlbtc
 from mlbtc.cli.analyze import analyze_command
 from mlbtc.cli.bench import app as bench_app
 from mlbtc.cli.compile import compile_command
+from mlbtc.cli.generate import generate_command
 from mlbtc.cli.options import teach
 from mlbtc.cli.train import app as train_app
 from mlbtc.errors import MlbtcError
@@ -32,6 +33,7 @@ Then:
 
     mlbtc analyze spec.yaml                      # parameters, MACs, rank: symbolic and in numbers
     mlbtc compile spec.yaml -o layer.py          # a module that needs torch only
+    mlbtc generate --width 512 -o variants/      # one file per attention variant, and what each costs
     mlbtc train icl --attention mlr              # in-context regression with an attention spec
     mlbtc train forecast --data ETTh1.csv        # forecasting, against the trivial rivals
 
@@ -49,6 +51,7 @@ app = typer.Typer(
 )
 app.command("analyze", help=teach(analyze_command.__doc__))(analyze_command)
 app.command("compile", help=teach(compile_command.__doc__))(compile_command)
+app.command("generate", help=teach(generate_command.__doc__))(generate_command)
 app.add_typer(train_app, name="train")
 app.add_typer(bench_app, name="bench")
 
