@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import inspect
+import textwrap
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mlbtc.analysis import AttentionReport, analyze
-from mlbtc.attention.kernels import automatic, expanded, reference, strips
+from mlbtc.attention.kernels import automatic, expanded, features, reference, strips, window
 from mlbtc.attention.layer import layer_class
-from mlbtc.codegen.emit_torch import render, with_free_name
+from mlbtc.attention.score import ScoreContext, score_context
+from mlbtc.codegen.emit_torch import LINE, render, with_free_name
 from mlbtc.codegen.loading import load_class
 from mlbtc.codegen.matrix import check_target
+from mlbtc.plan.score import plan_attention
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.naming import class_name as class_name_of
 
@@ -31,6 +34,18 @@ class AttentionContext:
     class_name: str
     spec: AttentionSpec
     kernels: tuple[str, ...]
+    cacheable: bool
+    score: ScoreContext | None
+
+
+KERNELS = {
+    "standard": (),
+    "mlr": (reference, expanded, strips, automatic),
+    "bilinear": (features,),
+    "sliding_window": (features, window),
+    "global_sliding_window": (features, window),
+}
+"""The modules that are inlined into a layer of each variant."""
 
 
 def generate_attention(spec: AttentionSpec, *, class_name: str | None = None, target: str = "auto") -> str:
@@ -47,12 +62,15 @@ def generate_attention(spec: AttentionSpec, *, class_name: str | None = None, ta
     check_target(target)
     report = analyze(spec, batch=spec.context)
     assert isinstance(report, AttentionReport)
-    kernels = tuple(map(_body, (reference, expanded, strips, automatic))) if spec.variant == "mlr" else ()
+    kernels = tuple(map(_body, KERNELS[spec.variant]))
+    score = None if spec.score is None else score_context(spec)
+    template = "attention_torch.py.jinja" if score is None else "bilinear_torch.py.jinja"
+    cacheable = spec.causal and spec.window is None
     summary = f"{spec.name}: {spec.variant} attention, emitted by mlbtc. Needs torch only."
     header = _header(spec, report)
 
     def emit(name: str) -> str:
-        return render("attention_torch.py.jinja", context=AttentionContext(summary, header, name, spec, kernels))
+        return render(template, context=AttentionContext(summary, header, name, spec, kernels, cacheable, score))
 
     return with_free_name(class_name, class_name_of(spec.name), emit)
 
@@ -65,8 +83,17 @@ def _header(spec: AttentionSpec, report: AttentionReport) -> tuple[str, ...]:
         f"scores      {int(report.scores):,} of them (standard attention {standard:,})",
         f"key cache   {int(report.key_cache):,} elements (standard attention {spec.context * spec.width:,})",
     ]
-    yaml = spec.to_yaml().rstrip().splitlines()
-    return ("Spec:", *(f"    {line}" for line in yaml), "", "Costs:", *(f"    {line}" for line in costs))
+    parts = [("Spec", spec.to_yaml().rstrip().splitlines()), ("Costs", costs)]
+    if spec.score is not None:
+        parts.append(("Scores", _wrapped(str(plan_attention(spec)).splitlines())))
+    lines: list[str] = []
+    for title, body in parts:
+        lines += [*([""] if lines else []), f"{title}:", *(f"    {line}" for line in body)]
+    return tuple(lines)
+
+
+def _wrapped(lines: list[str]) -> list[str]:
+    return [part for line in lines for part in textwrap.wrap(line, LINE - 4, subsequent_indent="      ")]
 
 
 def _body(module: ModuleType) -> str:
@@ -91,7 +118,7 @@ def compile_attention(
 
     Args:
         spec: the layer.
-        bias: whether the four projections have a bias.
+        bias: whether the projections have a bias; the factors of a bilinear score have none.
         device: where parameters are made.
         dtype: of the parameters.
         target: as for `generate_attention`.

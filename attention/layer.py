@@ -13,9 +13,17 @@ from torch import Tensor, nn
 from mlbtc.attention.cache import AttentionCache
 from mlbtc.attention.choice import Choice, choose_backend
 from mlbtc.attention.functional import mlr_attention
+from mlbtc.attention.kernels import feature_attention
 from mlbtc.codegen.loading import load_source
 from mlbtc.errors import SpecError
+from mlbtc.plan.score import plan_attention
 from mlbtc.spec.attention import AttentionSpec
+
+_SDPA = {
+    "standard": "standard attention is scaled_dot_product_attention",
+    "sliding_window": "blocks of queries with the keys of their windows, one scaled_dot_product_attention",
+    "global_sliding_window": "one scaled_dot_product_attention over all keys, one over the keys of windows",
+}
 
 
 def attend(
@@ -31,6 +39,15 @@ def attend(
     return mlr_attention(query, key, value, ranks, (None, *block_sizes[1:]), causal=causal, scale=1.0)
 
 
+def attend_features(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
+    """Attend over all features of a pair with the fastest backend, in the place of `feature_attention`."""
+    tokens, features = query.shape[2:]
+    choice = choose_backend(tokens, tokens, (features,), (tokens,), device=query.device, dtype=query.dtype)
+    if choice.backend != "cpp" or not query.numel():
+        return feature_attention(query, key, value, causal)
+    return mlr_attention(query, key, value, (features,), (None,), causal=causal, backend="cpp")
+
+
 class CompiledAttention(nn.Module):
     """An emitted layer with the kernels of `mlbtc.attention` in the place of its own.
 
@@ -42,13 +59,18 @@ class CompiledAttention(nn.Module):
     spec: AttentionSpec
     source: str
     attend: Callable[..., Tensor] = staticmethod(attend)
+    attend_features: Callable[..., Tensor] = staticmethod(attend_features)
 
     def choice(self, tokens: int | None = None) -> Choice:
         """Return the backend for sequences of `tokens` tokens (the context by default), and why it is taken."""
         spec, weight = self.spec, next(self.parameters())
-        if spec.variant != "mlr":
-            return Choice("sdpa", "standard attention is scaled_dot_product_attention")
+        if spec.variant not in ("mlr", "bilinear"):
+            return Choice("sdpa", _SDPA[spec.variant])
         tokens = spec.context if tokens is None else tokens
+        if spec.variant == "bilinear":
+            features = plan_attention(spec).features
+            found = choose_backend(tokens, tokens, (features,), (tokens,), device=weight.device, dtype=weight.dtype)
+            return found if found.backend == "cpp" else Choice("sdpa", f"one call over {features} features")
         blocks = (max(tokens, spec.block_sizes[0]), *spec.block_sizes[1:])
         return choose_backend(tokens, tokens, spec.ranks, blocks, device=weight.device, dtype=weight.dtype)
 
@@ -67,16 +89,17 @@ class CompiledAttention(nn.Module):
             device: of keys and values; that of the parameters by default.
 
         Raises:
-            SpecError: the layer is not causal.
+            SpecError: the layer is not causal, or has a sliding window.
         """
         spec, weight = self.spec, next(self.parameters())
         if not spec.causal:
             raise SpecError("a cache needs causal attention: the tokens of this layer also see later ones")
+        if spec.window is not None:
+            raise SpecError("there is no cache for sliding windows in this version")
         blocks = (None, *spec.block_sizes[1:])
+        ranks = spec.ranks if spec.score is None else (plan_attention(spec).features,)
         dtype, device = dtype or weight.dtype, device or weight.device
-        return AttentionCache(
-            batch_size, spec.heads, spec.ranks, blocks, spec.head_dimension, dtype=dtype, device=device
-        )
+        return AttentionCache(batch_size, spec.heads, ranks, blocks, spec.head_dimension, dtype=dtype, device=device)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The class is made at run time: unpickling makes it again from the source.

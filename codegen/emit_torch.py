@@ -82,20 +82,20 @@ def emit_matrix(
     Raises:
         CodegenError: the class name is no identifier.
     """
-    levels = tuple((_comment(c), _code(level)) for c, level in zip(comments, program.levels, strict=True))
+    levels = tuple((comment_lines(c), code_lines(level)) for c, level in zip(comments, program.levels, strict=True))
     context = MatrixContext(
         summary=textwrap.fill(summary, LINE - 3),
         header=header,
         class_name=check_class_name(class_name),
         out_features=program.shape[0],
         in_features=program.shape[1],
-        parameters=tuple(line for parameter in program.parameters for line in _parameter(parameter)),
+        parameters=tuple(line for parameter in program.parameters for line in parameter_lines(parameter)),
         orders=tuple((order.name, order_expression(order)) for order in program.orders),
-        functions=(*_constants(program.orders), *_functions(program.orders)),
+        functions=(*order_constants(program.orders), *order_functions(program.orders)),
         levels=levels,
         counts_tokens=any(TOKENS_USED.search(line) for _, lines in levels for line in lines),
         result=program.result,
-        stds=tuple((p.name, _std(p, len(program.levels))) for p in program.parameters),
+        stds=tuple((p.name, std_text(p, len(program.levels))) for p in program.parameters),
     )
     return render("matrix_torch.py.jinja", context=context)
 
@@ -166,7 +166,7 @@ def render(template: str, **context: object) -> str:
     return _environment().get_template(template).render(**context)
 
 
-def _parameter(parameter: Parameter) -> list[str]:
+def parameter_lines(parameter: Parameter) -> list[str]:
     """Return the lines that make a factor, laid out as a formatter would."""
     tensor = f"torch.empty({', '.join(map(str, parameter.shape))}, **new)"
     code, comment = f"self.{parameter.name} = nn.Parameter({tensor})", f"# {' '.join(parameter.indices)}"
@@ -176,17 +176,19 @@ def _parameter(parameter: Parameter) -> list[str]:
     return [comment, code] if whole else [comment, f"self.{parameter.name} = nn.Parameter(", f"    {tensor}", ")"]
 
 
-def _std(parameter: Parameter, levels: int) -> str:
+def std_text(parameter: Parameter, levels: int) -> str:
     """Return the standard deviation that keeps unit variance through a step and over the sum of the levels."""
     terms = parameter.fan_in * (levels if parameter.last_of_level else 1)
     return f"{terms}**-0.5"
 
 
-def _comment(text: str) -> tuple[str, ...]:
+def comment_lines(text: str) -> tuple[str, ...]:
+    """Return a text as the lines of a comment."""
     return tuple(textwrap.wrap(text, LINE - 8, initial_indent="# ", subsequent_indent="#     "))
 
 
-def _code(level: tuple[Instruction, ...]) -> tuple[str, ...]:
+def code_lines(level: tuple[Instruction, ...]) -> tuple[str, ...]:
+    """Return the statements of a level's instructions, each with the indices of its result."""
     lines = []
     for instruction in level:
         name, comment = instruction.result.name, f"# {instruction.result.comment}"
@@ -195,7 +197,7 @@ def _code(level: tuple[Instruction, ...]) -> tuple[str, ...]:
             parts = [f"{name} = {source}{call}" for source, call in _calls(instruction)]
         # Behind the code where both fit into a line, else above it.
         fits = len(parts[-1]) + len(comment) + 10 <= LINE
-        lines += [*parts[:-1], f"{parts[-1]}  {comment}"] if fits else [*_comment(comment[2:]), *parts]
+        lines += [*parts[:-1], f"{parts[-1]}  {comment}"] if fits else [*comment_lines(comment[2:]), *parts]
     return tuple(lines)
 
 
@@ -229,7 +231,8 @@ def _calls(instruction: Arrange) -> list[tuple[str, str]]:
     return list(zip([instruction.source, *[instruction.result.name] * (len(calls) - 1)], calls, strict=True))
 
 
-def _functions(orders: tuple[Order, ...]) -> list[str]:
+def order_functions(orders: tuple[Order, ...]) -> list[str]:
+    """Return the source of the functions that make the named permutations."""
     named = [order.permutation for order in orders if isinstance(order.permutation, str)]
     sources = []
     if "bit_reversal" in named:
@@ -249,7 +252,7 @@ def order_expression(order: Order) -> str:
     return f"torch.argsort(torch.tensor({text}))" if order.inverse else f"torch.tensor({text})"
 
 
-def _constants(orders: tuple[Order, ...]) -> tuple[str, ...]:
+def order_constants(orders: tuple[Order, ...]) -> tuple[str, ...]:
     """Return the listed permutations as constants, many positions to a line."""
     listed = [(order.name.upper(), order.permutation) for order in orders if isinstance(order.permutation, tuple)]
     constants = []

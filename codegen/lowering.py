@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mlbtc.codegen.program import (
     TOKENS_DIM,
@@ -29,10 +30,20 @@ from mlbtc.codegen.program import (
 )
 from mlbtc.errors import PlanError
 from mlbtc.plan.build import LevelPlan, Plan
-from mlbtc.plan.step import TOKENS, Operand, Step
+from mlbtc.plan.step import HEADS, TOKENS, Operand, Step
 from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.permutation import Permutation
 
 Groups = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a term of a sum does beside its plan, as a level does: it moves inputs and outputs and scales."""
+
+    scale: float | int = 1
+    rows: Permutation = None
+    columns: Permutation = None
 
 
 def lower(spec: MLBTC, plan: Plan) -> Program:
@@ -42,9 +53,24 @@ def lower(spec: MLBTC, plan: Plan) -> Program:
         PlanError: a size is still symbolic.
     """
     require_numbers(spec)
-    builder = _Builder(spec)
-    for number, (level, level_plan) in enumerate(zip(spec.levels, plan.levels, strict=True)):
-        builder.add_level(number, level, level_plan)
+    terms = [(n, level, part) for n, (level, part) in enumerate(zip(spec.levels, plan.levels, strict=True))]
+    return lower_terms((int(spec.shape[0]), int(spec.shape[1])), terms)
+
+
+def lower_terms(
+    shape: tuple[int, int], terms: Sequence[tuple[int, Level | Around, LevelPlan]], start: int = 0, prefix: str = ""
+) -> Program:
+    """Turn a sum of planned terms into a program.
+
+    Args:
+        shape: what permutations move: rows of the result, columns of the input.
+        terms: for each the number that names its factors, what is around it, and its plan with numbers for sizes.
+        start: results are called t1, t2, ... from here on.
+        prefix: in front of the names of stored orders.
+    """
+    builder = _Builder(shape, start, prefix)
+    for number, around, plan in terms:
+        builder.add_level(number, around, plan)
     return builder.program()
 
 
@@ -66,14 +92,14 @@ def require_numbers(spec: MLBTC) -> None:
 class _Builder:
     """Collects instructions; names are t1, t2, ... over the whole program."""
 
-    def __init__(self, spec: MLBTC) -> None:
-        self.shape = (int(spec.shape[0]), int(spec.shape[1]))
+    def __init__(self, shape: tuple[int, int], start: int, prefix: str) -> None:
+        self.shape, self.prefix = shape, prefix
         self.levels: list[tuple[Instruction, ...]] = []
         self.current: list[Instruction] = []
         self.parameters: list[Parameter] = []
         self.orders: list[Order] = []
         self.sizes: dict[str, int] = {}
-        self.count = 0
+        self.count = start
         self.total: str | None = None
 
     def program(self) -> Program:
@@ -100,16 +126,19 @@ class _Builder:
 
     # Levels -----------------------------------------------------------------------------------------------------
 
-    def add_level(self, number: int, level: Level, plan: LevelPlan) -> None:
+    def add_level(self, number: int, level: Level | Around, plan: LevelPlan) -> None:
         self.current = []
         self.sizes = {name: int(size) for name, size in plan.sizes}
         live = self.operands(number, level, plan)
         for position, step in enumerate(plan.steps):
             last = position == len(plan.steps) - 1
             live[step.result.name] = self.step(step, live, last)
-        result = self.arrange(live[plan.steps[-1].result.name], ((TOKENS,), self.solid(plan.output[1:])))
+        # With heads a row is a token of a head: what follows moves the entries of a row.
+        row = tuple(i for i in plan.output if i in (TOKENS, HEADS))
+        groups = (self.solid(row), self.solid([i for i in plan.output if i not in row]))
+        result = self.arrange(live[plan.steps[-1].result.name], groups)
         if level.rows is not None:
-            result = self.take(result, Order(f"level{number}_rows", level.rows, self.shape[0], True))
+            result = self.take(result, Order(f"{self.prefix}level{number}_rows", level.rows, self.shape[0], True))
         if level.scale != 1:
             scaled = self.value(result.groups)
             self.current.append(Scale(scaled, result.name, level.scale))
@@ -121,7 +150,7 @@ class _Builder:
         self.total = result.name
         self.levels.append(tuple(self.current))
 
-    def operands(self, number: int, level: Level, plan: LevelPlan) -> dict[str, Value]:
+    def operands(self, number: int, level: Level | Around, plan: LevelPlan) -> dict[str, Value]:
         live = {}
         fan_in, last = _fan_in(plan, self.sizes)
         for factor in plan.factors:
@@ -132,7 +161,7 @@ class _Builder:
             live[factor.name] = Value(f"self.{name}", factor.indices, tuple((i,) for i in factor.indices), shape)
         x = self.value(((TOKENS,), self.solid(plan.activation.indices[1:])), "x")
         if level.columns is not None:
-            x = self.take(x, Order(f"level{number}_columns", level.columns, self.shape[1], False))
+            x = self.take(x, Order(f"{self.prefix}level{number}_columns", level.columns, self.shape[1], False))
         live["x"] = x
         return live
 

@@ -170,7 +170,7 @@ def test_errors(arguments: tuple[Any, ...], keywords: dict[str, Any], message: s
 
 @pytest.mark.skipif(native.compiler() is None, reason="there is no C++ compiler")
 def test_the_kernel_runs() -> None:
-    layer = StructuredLinear(8, 6, "low_rank", rank=2)
+    layer = StructuredLinear(8, 6, "btt", rank=2)
     x = torch.randn(5, 8, requires_grad=True)
     torch.testing.assert_close(layer(x), x @ layer.to_dense().mT + layer.bias, rtol=1e-5, atol=1e-5)
     assert layer.explain().startswith("target cpp")

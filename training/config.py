@@ -9,21 +9,27 @@ from typing import Annotated, Any, ClassVar, Self
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
 
-from mlbtc.spec import AttentionSpec
+from mlbtc.spec import AttentionSpec, loads
+from mlbtc.spec.attention import OWN_KEYS
 from mlbtc.training.errors import TrainingError
 
 NOT_STORED = ("origin",)
 
 
 def _read_spec(value: Any) -> Any:
-    return AttentionSpec(**value) if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    score = value.get("score")
+    return AttentionSpec(**(value | ({"score": loads(score)} if isinstance(score, str) else {})))
 
 
 def _write_spec(spec: AttentionSpec) -> dict[str, Any]:
-    """Return a spec as the arguments that make it again; standard attention has its ranks from its sizes."""
+    """Return a spec as the arguments that make it again, those of other variants left out and a score as YAML."""
     fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
-    skipped = (*NOT_STORED, *(("ranks", "block_sizes") if spec.variant == "standard" else ()))
-    return {key: value for key, value in fields.items() if key not in skipped}
+    own = OWN_KEYS[spec.variant]
+    others = {key for keys in OWN_KEYS.values() for key in keys if key not in own}
+    kept = {key: value for key, value in fields.items() if key not in (*NOT_STORED, *others)}
+    return kept | ({} if spec.score is None else {"score": spec.score.to_yaml()})
 
 
 Spec = Annotated[

@@ -8,9 +8,12 @@ from typing import Any
 
 import sympy as sp
 
+from mlbtc.analysis.layers import layer_costs
 from mlbtc.analysis.quantity import Quantity
+from mlbtc.analysis.score import score_json
+from mlbtc.plan.score import ScorePlan
 from mlbtc.spec.attention import AttentionSpec
-from mlbtc.spec.sizes import Size, as_size, largest, smallest
+from mlbtc.spec.sizes import Size, as_size, largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,10 @@ class AttentionReport:
         macs: all of the above.
         key_cache: elements that decoding keeps for the keys after T tokens.
         value_cache: elements that decoding keeps for the values.
-        rank: rank of the score map x_i^T M x_j of one head where all levels are active.
+        rank: rank of the score map x_i^T M x_j of one head where all levels are active; `certainty` says whether it is
+            exact, `reason` why.
         dense: parameters and MACs of standard attention of the same width.
+        score: how bilinear attention cuts M into a query side and a key side, else None.
     """
 
     name: str
@@ -35,6 +40,8 @@ class AttentionReport:
     macs: Quantity
     flops: Quantity
     rank: Quantity
+    certainty: str
+    reason: str
     peak_elements: Quantity
     scores: Quantity
     query_key: Quantity
@@ -44,6 +51,7 @@ class AttentionReport:
     value_cache: Quantity
     dense: tuple[tuple[str, Quantity], ...]
     levels: tuple[tuple[int, int, Quantity, Quantity], ...]
+    score: ScorePlan | None
     spec: AttentionSpec
 
     @property
@@ -78,10 +86,11 @@ class AttentionReport:
             "variant": spec.variant,
             "shape": [spec.width, spec.width],
             **costs,
-            "rank": {**self.rank.to_json(), "certainty": "exact", "reason": "low rank"},
+            "rank": {**self.rank.to_json(), "certainty": self.certainty, "reason": self.reason},
             "projections": {"query_key": self.query_key.to_json(), "value_output": self.value_output.to_json()},
             "dense": {key: quantity.to_json() for key, quantity in self.dense},
             "levels": levels,
+            **({} if self.score is None else {"score": score_json(self.score, spec)}),
             "steps": [],
             "conditions": [],
             "warnings": [],
@@ -102,44 +111,32 @@ def analyze_attention(spec: AttentionSpec, tokens: Size) -> AttentionReport:
 
     Level l shares r_l features inside blocks of b_l tokens: T b_l r_l MACs per head and at most b_l cached keys. Blocks
     that are context / p_l by default count as T / p_l, the paper's closed form T^2 sum r_l / p_l, rounded up to whole
-    tokens.
+    tokens. A window is a block of w keys that moves with the query; the features of bilinear attention meet all keys.
     """
     width, heads = spec.width, spec.heads
-    levels = []
-    for number, (rank, block) in enumerate(zip(spec.ranks, spec.block_sizes, strict=True)):
-        length = _block_length(spec, number, block, tokens)
-        scores = Quantity.of(_expand(tokens * length * rank * heads), {})
-        levels.append((rank, block, scores, Quantity.of(_expand(length * rank * heads), {})))
-    scores_total = _expand(sum(level[2].symbolic for level in levels))
-    key_cache = _expand(sum(level[3].symbolic for level in levels))
+    costs = layer_costs(spec, tokens)
+    scores = [_expand(tokens * part.length * part.rank * heads) for part in costs.parts]
+    caches = [_expand(part.length * part.rank * heads) for part in costs.parts]
+    values = _expand(sum(tokens * span * width for span in costs.spans))
     projection = 2 * tokens * width**2
-    values = tokens**2 * width
     standard = 2 * projection + 2 * tokens**2 * width
-    macs = _expand(2 * projection + values + scores_total)
-    parameters = 4 * width**2 + (2 * spec.head_dimension if spec.qk_norm else 0)
+    macs = _expand(costs.query_key + projection + values + sum(scores))
 
     def quantity(size: Size) -> Quantity:
-        return Quantity.of(size, {})
+        return Quantity.of(_expand(size), {})
 
+    levels = zip(costs.parts, scores, caches, strict=True)
     return AttentionReport(
-        name=spec.name, tokens=tokens, parameters=quantity(parameters), macs=quantity(macs), flops=quantity(2 * macs),
-        rank=quantity(min(width, sum(spec.ranks))),
-        peak_elements=quantity(largest([heads * tokens**2, tokens * width])), scores=quantity(scores_total),
-        query_key=quantity(projection), value_output=quantity(projection), values=quantity(values),
-        key_cache=quantity(key_cache), value_cache=quantity(tokens * width),
-        dense=(("parameters", quantity(4 * width**2)), ("macs", quantity(_expand(standard))),
-               ("flops", quantity(_expand(2 * standard)))),
-        levels=tuple(levels), spec=spec,
+        name=spec.name, tokens=tokens, parameters=quantity(costs.parameters + 2 * width**2), macs=quantity(macs),
+        flops=quantity(2 * macs), rank=quantity(costs.rank.size), certainty=costs.rank.certainty,
+        reason=costs.rank.reason, peak_elements=quantity(largest([costs.peak, tokens * width])),
+        scores=quantity(sum(scores)), query_key=quantity(costs.query_key), value_output=quantity(projection),
+        values=quantity(values), key_cache=quantity(sum(caches)), value_cache=quantity(costs.value_length * width),
+        dense=(("parameters", quantity(4 * width**2)), ("macs", quantity(standard)),
+               ("flops", quantity(2 * standard))),
+        levels=tuple((p.rank, p.block_size, quantity(score), quantity(cache)) for p, score, cache in levels),
+        score=costs.score, spec=spec,
     )  # fmt: skip
-
-
-def _block_length(spec: AttentionSpec, level: int, block: int, tokens: Size) -> Size:
-    """Return how many tokens a block of a level holds in a sequence of `tokens`."""
-    if level == 0:
-        return tokens
-    if spec.default_blocks:
-        return -(-tokens // 2**level) if isinstance(tokens, int) else tokens / 2**level
-    return smallest([block, tokens])
 
 
 def _expand(size: Size) -> Size:

@@ -10,6 +10,8 @@ import sympy as sp
 from mlbtc.analysis.attention import AttentionReport
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.report import Report
+from mlbtc.analysis.score import SPLIT_HEADER, split_rows
+from mlbtc.plan.score import ScorePlan
 
 Row = tuple[str, ...]
 
@@ -44,18 +46,18 @@ def attention_rows(report: AttentionReport) -> list[Row]:
     dense = dict(report.dense)
     width, tokens = report.spec.width, report.tokens
     standard_scores = Quantity.of(tokens**2 * width, {})
-    standard_cache = Quantity.of(tokens * width, {})
+    standard_cache, projections = Quantity.of(tokens * width, {}), Quantity.of(2 * tokens * width**2, {})
     return [
         _row("parameters", report.parameters, dense["parameters"]),
         _row("MACs", report.macs, dense["macs"]),
         _row("FLOPs", report.flops, dense["flops"]),
         _row("scores (MACs)", report.scores, standard_scores),
-        _row("query and key projections (MACs)", report.query_key, report.query_key),
-        _row("value and output projections (MACs)", report.value_output, report.value_output),
-        _row("weighted values (MACs)", report.values, report.values),
+        _row("query and key projections (MACs)", report.query_key, projections),
+        _row("value and output projections (MACs)", report.value_output, projections),
+        _row("weighted values (MACs)", report.values, standard_scores),
         _row("key cache (elements)", report.key_cache, standard_cache),
         _row("value cache (elements)", report.value_cache, standard_cache),
-        _row("rank of a head's score map (exact)", report.rank, None),
+        _row(f"rank of a head's score map ({report.certainty})", report.rank, None),
     ]
 
 
@@ -114,7 +116,18 @@ def report_markdown(report: Report) -> str:
 
 def attention_markdown(report: AttentionReport) -> str:
     """Return the Markdown form of an attention report."""
-    return f"## {title(report)}\n\n{markdown_table(ATTENTION_HEADER, attention_rows(report))}\n"
+    parts = [f"## {title(report)}", markdown_table(ATTENTION_HEADER, attention_rows(report))]
+    if report.score is not None:
+        parts += [score_title(report.score), markdown_table(SPLIT_HEADER, split_rows(report.score))]
+    return "\n\n".join(parts) + "\n"
+
+
+def score_title(plan: ScorePlan) -> str:
+    """Return one line that says what the table of splits shows."""
+    return (
+        f"x_i^T M x_j is cut into {plan.features} features of a query and of a key. Splits of each level, the best for "
+        f"{plan.tokens} tokens and those it beat:"
+    )
 
 
 def to_csv(report: Report | AttentionReport) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlbtc.analysis import AttentionReport, Report, analyze, render
+from mlbtc.analysis.score import SPLIT_HEADER, split_rows
 from mlbtc.cli.options import load_with
 from mlbtc.errors import SpecError
 
@@ -64,6 +65,9 @@ def print_report(report: Report | AttentionReport, console: Console) -> None:
     console.print(render.title(report), style="bold", highlight=False, markup=False)
     if isinstance(report, AttentionReport):
         console.print(_table(render.ATTENTION_HEADER, render.attention_rows(report)))
+        if report.score is not None:
+            console.print(render.score_title(report.score), highlight=False, markup=False)
+            console.print(_table(SPLIT_HEADER, split_rows(report.score)))
     else:
         console.print(_table(render.HEADER, render.matrix_rows(report)))
         console.print(_table(render.STEP_HEADER, render.step_rows(report)))

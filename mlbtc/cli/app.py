@@ -13,6 +13,7 @@ from mlbtc.cli.analyze import analyze_command
 from mlbtc.cli.bench import app as bench_app
 from mlbtc.cli.compile import compile_command
 from mlbtc.cli.doctor import doctor_command
+from mlbtc.cli.generate import generate_command
 from mlbtc.cli.options import teach
 from mlbtc.cli.train import app as train_app
 from mlbtc.errors import MlbtcError
@@ -33,6 +34,7 @@ Then:
 
     mlbtc analyze spec.yaml                      # parameters, MACs, rank: symbolic and in numbers
     mlbtc compile spec.yaml -o layer.py          # a module that needs torch only
+    mlbtc generate --width 512 -o variants/      # one file per attention variant, and what each costs
     mlbtc train icl --attention mlr              # in-context regression with an attention spec
     mlbtc train forecast --data ETTh1.csv        # forecasting, against the trivial rivals
     mlbtc doctor                                 # what runs on this machine, and what would make it faster
@@ -52,6 +54,7 @@ app = typer.Typer(
 app.command("analyze", help=teach(analyze_command.__doc__))(analyze_command)
 app.command("compile", help=teach(compile_command.__doc__))(compile_command)
 app.command("doctor", help=teach((doctor_command.__doc__ or "").partition("Raises:")[0]))(doctor_command)
+app.command("generate", help=teach(generate_command.__doc__))(generate_command)
 app.add_typer(train_app, name="train")
 app.add_typer(bench_app, name="bench")
 

@@ -10,6 +10,9 @@ from mlbtc.spec.sizes import Size, product
 TOKENS = "T"
 """The index that counts tokens."""
 
+HEADS = "H'"
+"""The index that counts heads, which no spec can say."""
+
 
 def index_key(name: str) -> str:
     """Return an index name as plans write it: an index that a spec calls T becomes T', which no spec can say."""

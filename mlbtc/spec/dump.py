@@ -73,7 +73,8 @@ def spec_to_yaml(spec: MLBTC, width: int) -> str:
 def attention_to_yaml(spec: AttentionSpec, width: int) -> str:
     """Return an attention spec as YAML in lines of about `width` characters."""
     entry: dict[str, Any] = {key: getattr(spec, key) for key in ("variant", "width", "heads", "context")}
-    if spec.variant != "standard":
-        entry |= {"ranks": list(spec.ranks), "block_sizes": list(spec.block_sizes)}
+    entry |= {key: list(value) if isinstance(value, tuple) else value for key, value in spec.own_values().items()}
+    if spec.score is not None:
+        entry["score"] = {"levels": [_level(level) for level in spec.score.levels]}
     entry |= {"causal": spec.causal, "qk_norm": spec.qk_norm}
     return _text({"name": spec.name, "attention": entry}, width)

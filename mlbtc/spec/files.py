@@ -18,7 +18,7 @@ from mlbtc.spec.language import MLBTC, Level, resolve
 from mlbtc.spec.naming import check_name
 from mlbtc.spec.nodes import MAX_BYTES, read_document
 from mlbtc.spec.origin import Origin, Path, placed
-from mlbtc.spec.schema import AttentionFile, BlocksLevel, EinsumLevel, MatrixFile, shown, validate
+from mlbtc.spec.schema import AttentionFile, BlocksLevel, EinsumLevel, MatrixFile, ScoreEntry, shown, validate
 from mlbtc.spec.sizes import Size, as_size, symbol
 
 
@@ -83,10 +83,36 @@ def _attention(value: dict[str, Any], origin: Origin) -> AttentionSpec:
     entry = file.attention
     name = _name(file.name, origin)
     keys = {key: getattr(entry, key) for key in type(entry).model_fields}
+    if entry.score is not None:
+        keys["score"] = _score(entry.score, entry.width, origin)
     try:
         return AttentionSpec(**keys, name=name, origin=origin)
     except SpecError as error:
         raise SpecError(f"{origin.where('attention', error.key or 'variant')}: {error}") from None
+
+
+def _score(entry: dict[str, Any], width: int, origin: Origin) -> MLBTC:
+    """Read a (width, width) matrix: `{levels: [...]}` or a single level."""
+    path: Path = ("attention", "score")
+    with placed(origin, "attention", "width"):
+        shape = [as_size(width, "width")] * 2
+    if "levels" not in entry:
+        levels = _checked_level(entry, shape, origin, path)
+    else:
+        entries = validate(ScoreEntry, entry, origin, path).levels
+        numbered = enumerate(entries)
+        levels = [level for n, e in numbered for level in _checked_level(e, shape, origin, (*path, "levels", n))]
+    with placed(origin, *path):
+        return MLBTC(shape, levels, "score")
+
+
+def _checked_level(entry: dict[str, Any], shape: list[Size], origin: Origin, path: Path) -> list[Level]:
+    """Read an entry, which may stand for several levels, and check it where its line is known."""
+    levels = _level(entry, shape, origin, path)
+    for level in levels:
+        with placed(origin, *path):
+            resolve(level, shape[0], shape[1])
+    return levels
 
 
 def _matrix(value: dict[str, Any], origin: Origin) -> MLBTC:
@@ -107,10 +133,7 @@ def _matrix(value: dict[str, Any], origin: Origin) -> MLBTC:
     lines: list[int] = []
     for number, entry in enumerate(file.levels):
         path = ("levels", number)
-        found = _level(entry, shape, origin, path)
-        for level in found:  # checked here, where the entry is known: a family may stand for several levels
-            with placed(origin, *path):
-                resolve(level, shape[0], shape[1])
+        found = _checked_level(entry, shape, origin, path)
         levels += found
         lines += [origin.lines[path]] * len(found)
     _check_symbols_used(file.symbols, [*shape, *(size for level in levels for _, size in level.sizes)], origin)

@@ -66,6 +66,15 @@ class AttentionEntry(Entry):
     block_sizes: list[int] | None = None
     causal: bool = True
     qk_norm: bool = False
+    window: int | None = None
+    published: bool = False
+    score: dict[str, Any] | None = None
+
+
+class ScoreEntry(Entry):
+    """The value of the key `score`, where it is a list of levels and not one level."""
+
+    levels: list[dict[str, Any]]
 
 
 class AttentionFile(Entry):

@@ -168,9 +168,9 @@ def test_an_absurd_number_makes_a_short_message() -> None:
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("variant", ["MLR", "bilinear", "", None, "mrl"])
+@pytest.mark.parametrize("variant", ["MLR", "bilinar", "", None, "mrl"])
 def test_unknown_variants(variant: Any) -> None:
-    with pytest.raises(SpecError, match="standard, mlr"):
+    with pytest.raises(SpecError, match="standard, mlr, bilinear, sliding_window, global_sliding_window"):
         AttentionSpec(variant, 16, 2, 24)
 
 

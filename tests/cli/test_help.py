@@ -15,13 +15,14 @@ RUN = CliRunner()
 JOINED = [
     "analyze",
     "compile",
+    "generate",
 ]
 
 
 def test_help_of_the_program() -> None:
     result = RUN.invoke(app, ["--help"])
     assert result.exit_code == 0
-    for word in ("analyze", "compile", "train", "bench", "shape: [D, D]", "levels:", "exits with 0"):
+    for word in ("analyze", "compile", "generate", "train", "bench", "shape: [D, D]", "levels:", "exits with 0"):
         assert word in result.stdout
 
 
@@ -51,7 +52,7 @@ def test_the_examples_of_the_help_run(command: str, mlbtc: Command, tmp_path: Pa
     assert lines
     for line in lines:
         words = [str(ROOT / word) if word.startswith("examples/") else word for word in line]
-        words = [str(tmp_path / word) if word.endswith(".py") else word for word in words]
+        words = [str(tmp_path / word) if word.endswith((".py", "variants/")) else word for word in words]
         done = mlbtc(*words)
         assert done.code == 0, done.err
 

@@ -1,0 +1,162 @@
+"""The score compiler's plan to source: one method for the features of queries, one for those of keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlbtc.codegen.emit_torch import (
+    TOKENS_USED,
+    code_lines,
+    comment_lines,
+    order_constants,
+    order_expression,
+    order_functions,
+    parameter_lines,
+    std_text,
+)
+from mlbtc.codegen.lowering import Around, lower_terms
+from mlbtc.codegen.program import Order, Program
+from mlbtc.graph import build_graph, check
+from mlbtc.graph.build import ContractionGraph
+from mlbtc.plan.build import LevelPlan
+from mlbtc.plan.score import ScorePlan, Segment, plan_attention, plan_side
+from mlbtc.spec.attention import AttentionSpec
+from mlbtc.spec.language import Level
+
+
+@dataclass(frozen=True, slots=True)
+class SideContext:
+    """The method that makes the features of one side.
+
+    Attributes:
+        name: "query" or "key".
+        lines: its statements.
+        counts_tokens: whether one of them needs the number of tokens.
+        result: the expression of the result, (tokens, heads, features).
+        norms: pairs of a name and a width of the norms it uses.
+    """
+
+    name: str
+    lines: tuple[str, ...]
+    counts_tokens: bool
+    result: str
+    norms: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreContext:
+    """What the template of a bilinear layer shows beside the spec.
+
+    Attributes:
+        features: what a pair of tokens multiplies.
+        sides: the methods for queries and for keys.
+        parameters: lines of code that make the factors.
+        stds: for each factor its name and the standard deviation of its initial values.
+        orders: pairs of a buffer name and the expression that makes it.
+        functions: source of the constants and functions that orders need.
+    """
+
+    features: int
+    sides: tuple[SideContext, ...]
+    parameters: tuple[str, ...]
+    stds: tuple[tuple[str, str], ...]
+    orders: tuple[tuple[str, str], ...]
+    functions: tuple[str, ...]
+
+
+def score_context(spec: AttentionSpec) -> ScoreContext:
+    """Return what the template needs for a bilinear attention spec."""
+    plan = plan_attention(spec)
+    emitters = [_SideEmitter(spec, plan, side) for side in ("query", "key")]
+    sides = tuple(emitter.emit() for emitter in emitters)
+    programs = [program for emitter in emitters for program in emitter.programs]
+    # In the order of the spec, whatever side a factor is on.
+    named = sorted(
+        ((p, len(program.levels)) for program in programs for p in program.parameters),
+        key=lambda pair: tuple(int(part) for part in pair[0].name.removeprefix("level").split("_factor")),
+    )
+    orders: tuple[Order, ...] = tuple(order for program in programs for order in program.orders)
+    return ScoreContext(
+        features=plan.features,
+        sides=sides,
+        parameters=tuple(line for parameter, _ in named for line in parameter_lines(parameter)),
+        stds=tuple((parameter.name, std_text(parameter, levels)) for parameter, levels in named),
+        orders=tuple((order.name, order_expression(order)) for order in orders),
+        functions=(*order_constants(orders), *order_functions(orders)),
+    )
+
+
+class _SideEmitter:
+    """Emits the segments of one side, one after the other; variables are numbered throughout."""
+
+    def __init__(self, spec: AttentionSpec, plan: ScorePlan, side: str) -> None:
+        assert spec.score is not None
+        self.spec, self.plan, self.side = spec, plan, side
+        self.levels: tuple[Level, ...] = spec.score.levels
+        self.contraction: ContractionGraph = check(build_graph(spec.score))
+        self.programs: list[Program] = []
+        self.norms: list[tuple[str, int]] = []
+        self.lines: list[str] = []
+        self.count = 0
+
+    def emit(self) -> SideContext:
+        """Return the method."""
+        parts = [self.segment(number, segment) for number, segment in enumerate(self.plan.segments)]
+        result = parts[0] if len(parts) == 1 else f"torch.cat([{', '.join(parts)}], dim=-1)"
+        counted = any(TOKENS_USED.search(line) for line in self.lines)
+        return SideContext(self.side, tuple(self.lines), counted, result, tuple(self.norms))
+
+    def segment(self, number: int, segment: Segment) -> str:
+        """Emit a segment and return the expression of its features, (tokens, heads, features)."""
+        if segment.side not in ("both", self.side):
+            return f"x[:, None].expand(-1, {self.spec.heads}, -1)"
+        terms = [(level, self.around(level, segment), self.level_plan(level)) for level in segment.levels]
+        program = lower_terms(self.contraction_shape(), terms, self.count, f"{self.side}_")
+        self.programs.append(program)
+        for level, instructions in zip(segment.levels, program.levels, strict=True):
+            split = self.plan.chosen[level]
+            self.lines += comment_lines(f"level {level}: {self.levels[level]}; {split}")
+            self.lines += code_lines(instructions)
+            made = [i.result.name for i in instructions if i.result.name.startswith("t")]
+            self.count = max([self.count, *(int(name[1:]) for name in made)])
+        return self.finished(number, segment, program.result)
+
+    def finished(self, number: int, segment: Segment, variable: str) -> str:
+        """Return the expression that norms and scales a segment."""
+        text = f"{variable}.reshape(-1, {self.spec.heads}, {segment.features})"
+        if self.spec.qk_norm:
+            name = f"{self.side}_norm{number}"
+            self.norms.append((name, segment.features))
+            text = f"self.{name}({text})"
+        scale = self.scale(segment)
+        return text if scale == 1 else f"{scale!r} * {text}"
+
+    def scale(self, segment: Segment) -> float | int:
+        """Return what multiplies a whole segment: behind the norm, which would undo it."""
+        alone = len(segment.levels) == 1
+        return self.levels[segment.levels[0]].scale if alone and self.side == self.scaled(segment) else 1
+
+    def scaled(self, segment: Segment) -> str:
+        """Return the side that the scales of a segment are on."""
+        return "key" if segment.side == "both" else segment.side
+
+    def around(self, number: int, segment: Segment) -> Around:
+        """Return what surrounds a level: x_i^T P_r (product) P_c^T x_j gathers x_i by rows and x_j by columns.
+
+        Where all factors are on one side, the other token stays as it is, so that what is left of the permutations
+        moves the entries of the result.
+        """
+        level = self.levels[number]
+        gathered, placed = (level.columns, level.rows) if self.side == "key" else (level.rows, level.columns)
+        scale = level.scale if len(segment.levels) > 1 else 1
+        return Around(scale, None if segment.side == "both" else placed, gathered)
+
+    def level_plan(self, level: int) -> LevelPlan:
+        """Return the plan of a level's factors on this side."""
+        plan = plan_side(self.contraction, level, self.plan.chosen[level], self.side, self.spec.heads)
+        assert plan is not None
+        return plan
+
+    def contraction_shape(self) -> tuple[int, int]:
+        """Return the shape of the score: permutations move its axes."""
+        return self.spec.width, self.spec.width

@@ -1,0 +1,184 @@
+"""One file per attention variant for given sizes, and an index that compares their costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlbtc.analysis import AttentionReport, analyze
+from mlbtc.attention.build import generate_attention
+from mlbtc.codegen.loading import write_atomically
+from mlbtc.errors import CodegenError, SpecError
+from mlbtc.spec import families
+from mlbtc.spec.attention import AttentionSpec
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.sizes import as_size
+
+MLR_LEVELS = (2, 4, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A layer of the collection.
+
+    Attributes:
+        file: the name of its file.
+        about: what it is, in a few words.
+        spec: the layer.
+    """
+
+    file: str
+    about: str
+    spec: AttentionSpec
+
+
+def attention_variants(width: int, heads: int, context: int) -> tuple[Variant, ...]:
+    """Return the variants that these sizes allow, standard attention first.
+
+    Raises:
+        SpecError: the sizes are no sizes, or heads do not divide width.
+    """
+    standard = AttentionSpec.standard(width, heads, context, name="standard")
+    sizes = (width, heads, context)
+    made = [Variant("standard.py", "one level of rank width / heads", standard)]
+    made += [_mlr(levels, *sizes) for levels in MLR_LEVELS if _halves(levels, *sizes)]
+    made += [_bilinear(name, about, make, *sizes) for name, (about, make) in _scores(width, heads).items()]
+    window = max(1, context // 8)
+    local = AttentionSpec.sliding_window(*sizes, window, name="sliding-window")
+    made.append(Variant("sliding_window.py", f"every token sees the last {window} keys", local))
+    if width // heads > 1:
+        both = AttentionSpec.global_sliding_window(*sizes, window, name="global-sliding-window")
+        made.append(Variant("global_sliding_window.py", f"half the rank sees all keys, half the last {window}", both))
+    return tuple(made)
+
+
+def _halves(levels: int, width: int, heads: int, context: int) -> bool:
+    """Whether a head has a feature for every level, and the context can be halved so often."""
+    return width // heads >= levels and context % 2 ** (levels - 1) == 0
+
+
+def _mlr(levels: int, width: int, heads: int, context: int) -> Variant:
+    head = width // heads
+    # Half the rank for everything, the rest shared by the finer levels, the coarse ones first.
+    first = max(1, min(head // 2, head - (levels - 1)))
+    share, more = divmod(head - first, levels - 1)
+    ranks = (first, *(share + (level < more) for level in range(levels - 1)))
+    spec = AttentionSpec.mlr(width, heads, ranks, context, name=f"mlr-{levels}-levels")
+    return Variant(f"mlr_{levels}_levels.py", f"ranks {'|'.join(map(str, ranks))} in halving blocks", spec)
+
+
+def _bilinear(
+    name: str, about: str, make: Callable[[tuple[int, int]], MLBTC], width: int, heads: int, context: int
+) -> Variant:
+    spec = AttentionSpec.bilinear(width, heads, context, make((width, width)), name=f"bilinear-{name}")
+    return Variant(f"bilinear_{name.replace('-', '_')}.py", about, spec)
+
+
+def _scores(width: int, heads: int) -> dict[str, tuple[str, Callable[[tuple[int, int]], MLBTC]]]:
+    """Return the scores of bilinear variants: name, what they are, and how they are made for a shape."""
+    head = width // heads
+    small, large = _near_square(width)
+    ranks = tuple(max(1, head // 2 // 2**level) for level in range(3) if width % 2**level == 0)
+    features = sum(2**level * rank for level, rank in enumerate(ranks))
+    return {
+        "btt-1": ("block tensor train of rank 1", lambda shape: families.btt(shape, 1)),
+        "btt-2": ("block tensor train of rank 2", lambda shape: families.btt(shape, 2)),
+        "mlr": (
+            f"multi-level low rank {'|'.join(map(str, ranks))}, rank {min(width, features)}",
+            lambda shape: families.mlr(shape, ranks),
+        ),
+        "monarch": (f"Monarch with {small} blocks", lambda shape: families.monarch(shape, small)),
+        "kronecker": (
+            f"Kronecker product of {small} x {small} and {large} x {large}",
+            lambda shape: families.kronecker((small, small), (large, large)),
+        ),
+        "low-rank-diagonal": (
+            f"rank {head} and a diagonal",
+            lambda shape: families.low_rank_plus_diagonal(shape, head),
+        ),
+    }
+
+
+def _near_square(size: int) -> tuple[int, int]:
+    """Return the divisors nearest to the square root, the smaller one first."""
+    small = max(divisor for divisor in range(1, int(size**0.5) + 1) if size % divisor == 0)
+    return small, size // small
+
+
+def write_variants(folder: Path, width: int, heads: int, context: int) -> tuple[Variant, ...]:
+    """Write every variant and the indexes index.md and index.json, each file whole or not at all; the indexes last.
+
+    Args:
+        folder: made where it does not exist; other files in it stay.
+        width: the model width D.
+        heads: the number of heads.
+        context: the number of tokens that blocks, windows and costs refer to.
+
+    Raises:
+        SpecError: the sizes do not fit.
+        CodegenError: the folder cannot be written.
+    """
+    for name, size in (("width", width), ("heads", heads), ("context", context)):
+        try:
+            as_size(size, name)
+        except SpecError as error:
+            raise SpecError(f"--{error}") from None
+    variants = attention_variants(width, heads, context)
+    files = {variant.file: generate_attention(variant.spec) for variant in variants}
+    reports = [_report(variant.spec) for variant in variants]
+    files |= {"index.json": _index_json(variants, reports), "index.md": _index_markdown(variants, reports)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            write_atomically(folder / name, text)
+    except OSError as error:
+        raise CodegenError(f"cannot write to {folder}: {error.strerror or error}") from None
+    return variants
+
+
+def _report(spec: AttentionSpec) -> AttentionReport:
+    report = analyze(spec, batch=spec.context)
+    assert isinstance(report, AttentionReport)
+    return report
+
+
+_COLUMNS = ("parameters", "macs", "scores", "query_key", "key_cache", "value_cache", "rank")
+
+
+def _index_json(variants: tuple[Variant, ...], reports: list[AttentionReport]) -> str:
+    entries: list[dict[str, Any]] = [
+        {
+            "file": variant.file,
+            "name": variant.spec.name,
+            "variant": variant.spec.variant,
+            "about": variant.about,
+            "spec": variant.spec.to_yaml(),
+            "costs": {column: int(getattr(report, column)) for column in _COLUMNS},
+        }
+        for variant, report in zip(variants, reports, strict=True)
+    ]
+    spec = variants[0].spec
+    sizes = {"width": spec.width, "heads": spec.heads, "context": spec.context}
+    return json.dumps({**sizes, "variants": entries}, indent=2) + "\n"
+
+
+def _index_markdown(variants: tuple[Variant, ...], reports: list[AttentionReport]) -> str:
+    spec = variants[0].spec
+    lines = [
+        f"# Attention variants of width {spec.width} with {spec.heads} heads",
+        "",
+        "Every file needs torch only; its last class takes no required arguments and maps (B, T, width) to the same,",
+        f"for any T, causally. Costs are for one sequence of {spec.context} tokens, all heads, all pairs; a MAC is one",
+        "multiply-add, caches are in elements, the rank is that of the score map of one head.",
+        "",
+        "| file | what it is | parameters | MACs | scores | query, key maps | key cache | value cache | rank |",
+        "| --- | --- " + "| ---: " * 7 + "|",
+    ]
+    for variant, report in zip(variants, reports, strict=True):
+        numbers = " | ".join(f"{int(getattr(report, column)):,}" for column in _COLUMNS)
+        about = variant.about.replace("|", "\\|")
+        lines.append(f"| [{variant.file}]({variant.file}) | {about} | {numbers} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,113 @@
+"""What each variant of attention adds to a layer's costs: scores, projections, values, caches and the rank of scores.
+
+Counted as the paper counts: all heads, all pairs of tokens of a block or a window, no discount for causal masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sympy as sp
+
+from mlbtc.analysis.rank import Rank, generic_rank
+from mlbtc.graph import build_graph, check
+from mlbtc.plan import build_plan
+from mlbtc.plan.score import ScorePlan, plan_attention
+from mlbtc.spec.attention import AttentionSpec
+from mlbtc.spec.sizes import Size, largest, smallest
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A set of features and the keys that it meets.
+
+    Attributes:
+        rank: features of a pair of tokens, per head.
+        block_size: tokens that share them in a sequence that fills the context.
+        length: keys that a query meets through them, in a sequence of T tokens.
+    """
+
+    rank: int
+    block_size: int
+    length: Size
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCosts:
+    """The costs that depend on the variant, for T tokens.
+
+    Attributes:
+        parts: the features of a pair, and which keys they meet.
+        query_key: MACs of the maps of queries and keys.
+        parameters: of these maps and of norms.
+        spans: how many keys each of the weighted sums of values has.
+        value_length: the values that decoding keeps.
+        peak: elements of the largest intermediate of attention.
+        rank: of the score map of a head.
+        score: the chosen splits of bilinear attention, else None.
+    """
+
+    parts: tuple[Part, ...]
+    query_key: Size
+    parameters: int
+    spans: tuple[Size, ...]
+    value_length: Size
+    peak: Size
+    rank: Rank
+    score: ScorePlan | None = None
+
+
+def layer_costs(spec: AttentionSpec, tokens: Size) -> LayerCosts:
+    """Return the costs of a spec for one sequence of `tokens` tokens."""
+    if spec.score is not None:
+        return _bilinear(spec, plan_attention(spec), tokens)
+    parts, spans = _parts(spec, tokens)
+    norms = 2 * spec.head_dimension if spec.qk_norm else 0
+    rank = Rank(min(spec.width, sum(spec.ranks)), "exact", "low rank")
+    peak = spec.heads * tokens * largest(spans)
+    query_key, parameters = 2 * tokens * spec.width**2, 2 * spec.width**2 + norms
+    return LayerCosts(parts, query_key, parameters, spans, largest(spans), peak, rank)
+
+
+def _parts(spec: AttentionSpec, tokens: Size) -> tuple[tuple[Part, ...], tuple[Size, ...]]:
+    """Return the sets of features of a layer with query and key projections, and the keys of each sum of values."""
+    if spec.window is None:
+        numbered = enumerate(zip(spec.ranks, spec.block_sizes, strict=True))
+        levels = tuple(Part(rank, block, _block_length(spec, n, block, tokens)) for n, (rank, block) in numbered)
+        return levels, (tokens,)
+    near = smallest([spec.window, tokens])
+    held = min(spec.window, spec.context)
+    if spec.variant == "sliding_window":
+        return (Part(spec.ranks[0], held, near),), (near,)
+    return (Part(spec.ranks[0], spec.context, tokens), Part(spec.ranks[1], held, near)), (tokens, near)
+
+
+def _block_length(spec: AttentionSpec, level: int, block: int, tokens: Size) -> Size:
+    """Return how many tokens a block of a level holds in a sequence of `tokens`."""
+    if level == 0:
+        return tokens
+    if spec.default_blocks:
+        return -(-tokens // 2**level) if isinstance(tokens, int) else tokens / 2**level
+    return smallest([block, tokens])
+
+
+def _bilinear(spec: AttentionSpec, plan: ScorePlan, tokens: Size) -> LayerCosts:
+    assert spec.score is not None
+    factors = sum(
+        int(sp.prod(level.factor_shape(number)))
+        for level in spec.score.levels
+        for number in range(len(level.expression.factors))
+    )
+    # A side without factors has no norm.
+    norms = sum(segment.features * (2 if segment.side == "both" else 1) for segment in plan.segments)
+    contraction = check(build_graph(spec.score))
+    return LayerCosts(
+        parts=tuple(Part(segment.features, spec.context, tokens) for segment in plan.segments),
+        query_key=tokens * plan.macs * spec.heads,
+        parameters=spec.heads * factors + (norms if spec.qk_norm else 0),
+        spans=(tokens,),
+        value_length=tokens,
+        peak=largest([spec.heads * tokens**2, spec.heads * tokens * plan.features]),
+        rank=generic_rank(spec.score, contraction, build_plan(contraction)),
+        score=plan,
+    )

@@ -1,0 +1,239 @@
+"""Bilinear layers against dense score matrices, one per head, made by a loop over all index values."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor, nn
+
+import mlbtc
+from mlbtc import MLBTC, AttentionSpec, Level, families, symbol
+from mlbtc.errors import SpecError
+from tests.oracles.matrix import add, level_matrix, move
+from tests.oracles.networks import Network, networks
+
+N = 12
+THIRDS = [(5 * i + 3) % N for i in range(N)]
+REVERSED = list(range(N))[::-1]
+SCORES = {
+    "btt-1": families.btt((N, N), 1),
+    "btt-2": families.btt((N, N), 2),
+    "mlr": families.mlr((N, N), (2, 1, 1)),
+    "mlr-beyond-the-width": families.mlr((N, N), (4, 3, 2)),
+    "monarch": families.monarch((N, N), 3),
+    "kronecker": families.kronecker((3, 2), (4, 6)),
+    "low-rank-plus-diagonal": families.low_rank_plus_diagonal((N, N), 2),
+    "dense": families.dense((N, N)),
+    "low-rank": families.low_rank((N, N), 3),
+    "tensor-train": families.tensor_train((3, 4), (2, 6), (2,)),
+    "scaled-and-permuted": MLBTC((N, N), [Level(1, 2, 0.5, (THIRDS, None)), Level(3, 1, -2.0, (REVERSED, THIRDS))]),
+    "shared-and-permuted": MLBTC((N, N), [Level(3, None, 0.5, (THIRDS, REVERSED)), Level.einsum("i -> i i", {}, 3)]),
+    "chain": MLBTC((N, N), [Level.einsum("i r, r j, j s, s j -> i j", {"r": 9, "s": 1}, 0.5, (THIRDS, REVERSED))]),
+    "weighted-permutation": MLBTC((N, N), [Level.einsum("i -> i i", {}, 0.5, (THIRDS, REVERSED))]),
+}  # fmt: skip
+SCORE = pytest.mark.parametrize("score", SCORES.values(), ids=SCORES.keys())
+
+
+def matrix_of(level: Level, factors: list[Tensor]) -> list[list[Tensor]]:
+    """Return the matrix of a level of one head, without its scale and permutations."""
+    expression = level.expression
+    sizes = {name: int(size) for name, size in level.sizes}
+    tensors = [
+        {tuple(place.tolist()): factor[tuple(place.tolist())] for place in torch.ones(factor.shape).nonzero()}
+        for factor in factors
+    ]
+    return level_matrix(Network(expression.factors, expression.output, expression.input, sizes), tensors)
+
+
+def dense_of(score: MLBTC, weights: dict[str, Tensor], head: int) -> Tensor:
+    """Return the score matrix of a head."""
+    terms = []
+    for number, level in enumerate(score.levels):
+        count = len(level.expression.factors)
+        matrix = matrix_of(level, [weights[f"level{number}_factor{n}"][head] for n in range(count)])
+        assert not isinstance(level.rows, str)
+        assert not isinstance(level.columns, str)
+        terms.append([[level.scale * entry for entry in line] for line in move(matrix, level.rows, level.columns)])
+    return torch.stack([torch.stack([torch.as_tensor(entry) for entry in line]) for line in add(terms)])
+
+
+def by_hand(spec: AttentionSpec, layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply the layer's own weights with dense matrices and a loop over heads."""
+    assert spec.score is not None
+    weights = dict(layer.named_parameters())
+    features, tokens = mlbtc.analyze(spec).score.features, x.shape[1]
+    mixed = []
+    for head in range(spec.heads):
+        scores = x @ dense_of(spec.score, weights, head).to(x.dtype) @ x.mT / math.sqrt(features)
+        if spec.causal:
+            scores = scores.masked_fill(torch.ones(tokens, tokens).triu(1).bool(), float("-inf"))
+        values = (x @ weights["value.weight"].T).chunk(spec.heads, dim=-1)[head]
+        mixed.append(scores.softmax(-1) @ values)
+    return torch.cat(mixed, dim=-1) @ weights["output.weight"].T
+
+
+def batch_of(width: int, tokens: int, batch: int = 2) -> Tensor:
+    return torch.randn(batch, tokens, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@SCORE
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize("heads", [1, 3])
+def test_a_layer_is_its_matrices_applied_by_hand(score: MLBTC, causal: bool, heads: int) -> None:
+    spec = AttentionSpec.bilinear(N, heads, 9, score, causal)
+    layer, x = mlbtc.compile(spec, dtype=torch.float64), batch_of(N, 5, 1).requires_grad_()
+    found, expected = layer(x), by_hand(spec, layer, x)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    inputs = [x, *layer.parameters()]
+    for grad, wanted in zip(
+        torch.autograd.grad(found.square().sum(), inputs), torch.autograd.grad(expected.square().sum(), inputs),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(grad, wanted, rtol=1e-9, atol=1e-9)
+
+
+@settings(derandomize=True, max_examples=15, deadline=None)
+@given(networks(max_factors=3, max_product=500))
+def test_any_square_level(drawn: Network) -> None:
+    rows, columns = drawn.shape
+    if rows != columns:
+        # Two levels of one shape make a square one.
+        return
+    score = MLBTC(drawn.shape, [Level.einsum(drawn.expression, drawn.sizes)])
+    spec = AttentionSpec.bilinear(rows, 1, 4, score)
+    layer, x = mlbtc.compile(spec, dtype=torch.float64), batch_of(rows, 3, 1)
+    torch.testing.assert_close(layer(x), by_hand(spec, layer, x), rtol=1e-10, atol=1e-10)
+
+
+@SCORE
+def test_parameters_are_those_of_the_report(score: MLBTC) -> None:
+    for norm in (False, True):
+        spec = AttentionSpec.bilinear(N, 2, 9, score, qk_norm=norm)
+        layer = mlbtc.compile(spec)
+        assert sum(p.numel() for p in layer.parameters()) == int(mlbtc.analyze(spec).parameters)
+        assert layer(torch.zeros(2, 4, N)).shape == (2, 4, N)
+        factors = [p for name, p in layer.named_parameters() if name.startswith("level")]
+        assert {p.shape[0] for p in factors} == {2}
+
+
+def test_named_permutations_are_the_lists_they_stand_for() -> None:
+    lists = [0, 4, 2, 6, 1, 5, 3, 7], [0, 4, 1, 5, 2, 6, 3, 7]
+    named, listed = (
+        AttentionSpec.bilinear(8, 2, 9, MLBTC((8, 8), [Level(1, 2, 1, sides), Level(4, None, 1, sides[::-1])]))
+        for sides in (("bit_reversal", "stride(4)"), lists)
+    )
+    one, other = (mlbtc.compile(spec, dtype=torch.float64) for spec in (named, listed))
+    other.load_state_dict(dict(one.named_parameters()), strict=False)
+    torch.testing.assert_close(one(batch_of(8, 5)), other(batch_of(8, 5)))
+
+
+def test_the_norm_makes_features_of_one_size() -> None:
+    spec = AttentionSpec.bilinear(N, 2, 9, families.btt((N, N), 1), qk_norm=True)
+    layer = mlbtc.compile(spec, dtype=torch.float64)
+    keys = layer.key_features(5 * batch_of(N, 4)[0])
+    torch.testing.assert_close(keys.square().mean(-1), torch.ones(4, 2, dtype=torch.float64), rtol=1e-3, atol=1e-3)
+    assert not [name for name, _ in layer.named_parameters() if name.startswith("query_norm")]
+
+
+@pytest.mark.parametrize("name", ["btt-2", "mlr"])
+def test_a_cache_continues_a_sequence(name: str) -> None:
+    layer, x = mlbtc.compile(AttentionSpec.bilinear(N, 3, 9, SCORES[name]), dtype=torch.float64), batch_of(N, 9)
+    with torch.no_grad():
+        cache = layer.new_cache(2)
+        parts = [layer(part, cache=cache) for part in x.split([4, 1, 1, 3], dim=1)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), layer(x), rtol=1e-10, atol=1e-10)
+    assert cache.key_elements() == 2 * int(mlbtc.analyze(layer.spec, batch=9).key_cache)
+
+
+# Costs
+
+
+@pytest.mark.parametrize(("width", "heads", "tokens"), [(64, 4, 128), (256, 8, 1024), (1024, 16, 2048)], ids=str)
+@pytest.mark.parametrize("rank", [1, 2])
+def test_costs_of_a_block_tensor_train(width: int, heads: int, tokens: int, rank: int) -> None:
+    spec = AttentionSpec.bilinear(width, heads, tokens, families.btt((width, width), rank))
+    report = mlbtc.analyze(spec, batch=tokens)
+    assert report.scores.value == tokens**2 * width * heads
+    assert report.query_key.value == 2 * rank * tokens * width * math.isqrt(width) * heads
+    assert report.values.value == tokens**2 * width
+    assert report.value_output.value == 2 * tokens * width**2
+    assert report.parameters.value == 2 * rank * width * math.isqrt(width) * heads + 2 * width**2
+    assert (report.key_cache.value, report.value_cache.value) == (tokens * width * heads, tokens * width)
+    assert (report.rank.value, report.certainty) == (width, "exact")
+
+
+def test_costs_of_mlr_stay_symbolic_in_the_tokens() -> None:
+    tokens, ranks = symbol("T"), (8, 4, 2)
+    spec = AttentionSpec.bilinear(128, 8, 256, families.mlr((128, 128), ranks))
+    report = mlbtc.analyze(spec)
+    features = 8 + 2 * 4 + 4 * 2
+    assert report.scores == tokens**2 * 8 * features
+    assert report.query_key == 2 * tokens * 128 * 14 * 8
+    assert report.key_cache == tokens * 8 * features
+    assert report.rank.value == features
+    assert report.bind(T=256).scores.value == 256**2 * 8 * features
+
+
+def test_the_report_names_the_splits_it_rejected() -> None:
+    report = mlbtc.analyze(AttentionSpec.bilinear(64, 4, 128, families.btt((64, 64), 2)))
+    found = report.to_json()["score"]
+    assert found["features"] == 64
+    (level,) = found["levels"]
+    assert (level["chosen"]["query"], level["chosen"]["key"]) == ([], [0, 1])
+    assert [split["features"] for split in level["rejected"]] == [64, 128, 2 * 8**4]
+    costs = [split["cost"] for split in level["rejected"]]
+    assert costs == sorted(costs)
+    assert level["chosen"]["cost"] == found["macs_per_head"] == 128**2 * 64 + 128 * 2 * 2 * 64 * 8
+    assert "query x \\| key f0, f1" in report.to_markdown()
+
+
+# Specs
+
+HEAD = "name: a\nattention:\n  variant: bilinear\n  width: 16\n  heads: 2\n  context: 8\n"
+FILES = {
+    "family": "  score: {family: btt, rank: 1}\n",
+    "levels": "  score:\n    levels:\n      - {blocks: 1, rank: 2}\n      - {family: diagonal}\n",
+    "one-level": "  score: {blocks: 4, rank: 2, scale: 0.5}\n",
+    "einsum": '  score: {einsum: "i r, j r -> i j", sizes: {r: 3}}\n',
+}
+
+
+@pytest.mark.parametrize("text", FILES.values(), ids=FILES.keys())
+def test_yaml_and_back(text: str) -> None:
+    spec = mlbtc.loads(HEAD + text)
+    assert isinstance(spec, AttentionSpec)
+    assert mlbtc.loads(spec.to_yaml()) == spec
+    assert spec.variant == "bilinear"
+
+
+BAD_FILES = {
+    "no-score": ("", 3, "score"),
+    "score-is-text": ("  score: btt\n", 7, "a mapping"),
+    "unknown-family": ("  score: {family: bttt}\n", 7, "btt"),
+    "no-rank": ("  score: {family: btt}\n", 7, "rank"),
+    "blocks-do-not-divide": (
+        "  score:\n    levels:\n      - {blocks: 1, rank: 2}\n      - {blocks: 3, rank: 1}\n",
+        10,
+        "16",
+    ),
+    "symbol": ("  score: {blocks: 1, rank: r}\n", 7, "symbols r"),
+    "empty": ("  score: {levels: []}\n", 7, "at least one"),
+    "levels-and-more": ("  score: {levels: [{blocks: 1}], rank: 3}\n", 7, "rank"),
+    "ranks": ("  score: {blocks: 2}\n  ranks: [4, 4]\n", 8, "variant mlr"),
+    "window": ("  score: {blocks: 2}\n  window: 4\n", 8, "variant sliding_window"),
+}
+
+
+@pytest.mark.parametrize(("rest", "line", "word"), BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_bad_files_name_line_and_remedy(rest: str, line: int, word: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        mlbtc.loads(HEAD + rest, source="bad.yaml")
+    assert str(caught.value).startswith(f"bad.yaml:{line}: ")
+    assert word in str(caught.value)
+
+
+def test_bad_scores() -> None:
+    for score, word in ((families.btt((8, 8), 1), "16"), ("btt", "str"), (families.low_rank(("D", "D"), 2), "D")):
+        with pytest.raises(SpecError, match=word):
+            AttentionSpec.bilinear(16, 2, 8, score)
