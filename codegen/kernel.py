@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mlbtc.codegen import native
 from mlbtc.codegen.chain import Matrix
-from mlbtc.codegen.emit_cpp import Direction, Machine, Storage, emit_kernel
+from mlbtc.codegen.cpp_context import Direction
+from mlbtc.codegen.emit_cpp import Machine, Storage, emit_kernel
 from mlbtc.codegen.reference import Product
 
 REAL = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
