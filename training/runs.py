@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from rich.console import Console
 
+from mlbtc.codegen.loading import write_atomically
 from mlbtc.training.config import RunConfig
 from mlbtc.training.errors import TrainingError
 
@@ -65,16 +65,9 @@ class RunFolder:
         return self.root / "figure.png"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
 
 
 def open_run(config: RunConfig, inputs: dict[str, Any], *, resume: bool, console: Console) -> RunFolder:
