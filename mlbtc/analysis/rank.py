@@ -68,10 +68,7 @@ def generic_rank(spec: MLBTC, contraction: ContractionGraph, plan: Plan) -> Rank
 def _capped(cuts: list[Size], shape: tuple[Size, Size]) -> Size:
     if len(cuts) == 1:
         return cuts[0]
-    if all(isinstance(size, int) for size in (*cuts, *shape)):
-        return min(sum(int(c) for c in cuts), *(int(s) for s in shape))
-    total = sum((sp.sympify(c) for c in cuts), sp.Integer(0))
-    return smallest([total, *shape])
+    return smallest([sum(cuts), *shape])
 
 
 def _proof(spec: MLBTC, contraction: ContractionGraph, cuts: list[Size], bound: Size) -> str | None:

@@ -177,7 +177,8 @@ def _analyze_matrix(spec: MLBTC, tokens: Size) -> Report:
     values = dict(spec.defaults)
     contraction = check(build_graph(spec))
     plan = build_plan(contraction, tokens, values=values)
-    rank, parts = _rank(spec, plan), [_rank(_single(spec, n), _slice(plan, n)) for n in range(len(spec.levels))]
+    rank, count = _rank(spec, plan), len(spec.levels)
+    parts = [rank] if count == 1 else [_rank(_single(spec, n), _slice(plan, n)) for n in range(count)]
     # The certainty of a report is that of its number where there is one.
     settled = rank if bound is spec else _rank(bound, build_plan(check(build_graph(bound)), tokens))
 

@@ -41,7 +41,7 @@ def doctor_command(
     What it shows can be steered by the environment: CXX names the C++ compiler, MLBTC_CACHE the folder for emitted
     source and built kernels, OMP_NUM_THREADS the number of threads:
 
-        CXX=clang++ MLBTC_CACHE=/tmp/mlbtc mlbtc doctor
+        CXX=clang++ MLBTC_CACHE=kernels mlbtc doctor
 
     Raises:
         BackendError: something essential is broken.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import networkx as nx
-import sympy as sp
 
 from mlbtc.errors import GraphError
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
-from mlbtc.spec.sizes import product
+from mlbtc.spec.sizes import product, same
 
 Node = tuple[str, int, int | str]
 
@@ -72,7 +71,7 @@ def _check_axes(contraction: ContractionGraph, level: int) -> None:
             if name not in sizes:
                 raise GraphError(f"{contraction.where(level)}: the {which} axis uses the unknown index {name!r}")
         found = product([sizes[name] for name in names])
-        if found != expected and sp.cancel(sp.sympify(found) - expected) != 0:
+        if not same(found, expected):
             raise GraphError(
                 f"{contraction.where(level)}: the {which} axis ({' '.join(names)}) has size {found}, "
                 f"the shape says {expected}"

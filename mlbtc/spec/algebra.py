@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-import sympy as sp
-
 from mlbtc.errors import SpecError
 from mlbtc.spec.expression import Expression
 from mlbtc.spec.naming import join_names
 from mlbtc.spec.permutation import Permutation, positions
-from mlbtc.spec.sizes import Size, divide, is_multiple, product
+from mlbtc.spec.sizes import Size, divide, is_multiple, product, same
 
 if TYPE_CHECKING:
     from mlbtc.spec.language import MLBTC, Level
@@ -61,7 +59,7 @@ def add(one: MLBTC, other: MLBTC) -> MLBTC:
     Raises:
         SpecError: the shapes differ.
     """
-    if not all(_equal(a, b) for a, b in zip(one.shape, other.shape, strict=True)):
+    if not all(same(a, b) for a, b in zip(one.shape, other.shape, strict=True)):
         raise SpecError(f"a sum needs equal shapes, found {_shape(one)} and {_shape(other)}")
     return _spec(one.shape, [*one.levels, *other.levels], "plus", one, other)
 
@@ -100,7 +98,7 @@ def matmul(one: MLBTC, other: MLBTC) -> MLBTC:
     Raises:
         SpecError: the inner sizes differ, a permutation stands between, or the indices have no common refinement.
     """
-    if not _equal(one.shape[1], other.shape[0]):
+    if not same(one.shape[1], other.shape[0]):
         raise SpecError(f"a product needs equal inner sizes, found {_shape(one)} @ {_shape(other)}")
     levels = []
     for a, left in enumerate(one.levels):
@@ -206,7 +204,7 @@ def _match(one: _Network, other: _Network) -> None:
         elif left is None or right is None:
             raise _no_refinement(one, other)
         else:
-            if not _equal(one.sizes[left], other.sizes[right]):
+            if not same(one.sizes[left], other.sizes[right]):
                 _split_larger(one, other, left, right, fresh)
             place += 1
 
@@ -287,12 +285,6 @@ def _spec(shape: Sequence[Size], levels: list[Level], operation: str, one: MLBTC
         if defaults.setdefault(name, value) != value:
             raise SpecError(f"the symbol {name} has the default {defaults[name]} in one spec and {value} in the other")
     return type(one)(shape, levels, join_names(one.name, operation, other.name), defaults)
-
-
-def _equal(one: Size, other: Size) -> bool:
-    return one == other or (
-        not (isinstance(one, int) and isinstance(other, int)) and sp.cancel(sp.sympify(one) - other) == 0
-    )
 
 
 def _shape(spec: MLBTC) -> str:

@@ -15,7 +15,7 @@ from mlbtc.spec.expression import Expression, parse_expression
 from mlbtc.spec.naming import check_name
 from mlbtc.spec.origin import Origin, Path, placed
 from mlbtc.spec.permutation import Permutation, as_permutation, check_permutation
-from mlbtc.spec.sizes import Condition, Size, as_size, divide, divisors_hint, evaluate, product, substitute
+from mlbtc.spec.sizes import Condition, Size, as_size, divide, divisors_hint, evaluate, product, same, substitute
 
 MAX_LEVELS = 256
 AXES = ("output", "input")
@@ -352,6 +352,6 @@ def _check_axis(which: str, names: tuple[str, ...], size: Size, known: Mapping[s
         raise SpecError(f"the {which} axis ({' '.join(names)}) = {size} leaves more than one size open: give sizes for "
                         f"all but one of {', '.join(missing)}")  # fmt: skip
     found = product([known[name] for name in names])
-    if found != size and sp.cancel(sp.sympify(found) - size) != 0:
+    if not same(found, size):
         sizes = " * ".join(f"{name}={known[name]}" for name in names) or "()"
         raise SpecError(f"the {which} axis {sizes} has size {found}, the shape says {size}")

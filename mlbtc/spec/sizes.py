@@ -186,6 +186,13 @@ def _replaced(size: sp.Expr, values: Mapping[sp.Symbol, sp.Expr]) -> Size:
     return int(result) if result.is_Integer else result
 
 
+def same(one: Size, other: Size) -> bool:
+    """Return whether two sizes are equal, also where they are written differently."""
+    return one == other or (
+        not (isinstance(one, int) and isinstance(other, int)) and sp.cancel(sp.sympify(one) - other) == 0
+    )
+
+
 def product(sizes: list[Size] | tuple[Size, ...]) -> Size:
     """Return the product of `sizes`, an `int` if all of them are."""
     if all(isinstance(s, int) for s in sizes):
