@@ -94,8 +94,8 @@ def make_options(
 
 def _lengths(lengths: Tensor | Sequence[int], device: torch.device, batch: int, keys: int) -> Tensor:
     if not isinstance(lengths, Tensor):
-        if not all(isinstance(length, int) for length in lengths):
-            raise SpecError(f"key_lengths are whole numbers, one per sequence, found {list(lengths)!r}")
+        if not isinstance(lengths, Sequence) or not all(isinstance(length, int) for length in lengths):
+            raise SpecError(f"key_lengths are whole numbers, one per sequence, found {lengths!r}")
         lengths = torch.tensor(list(lengths), dtype=torch.int64)
     if lengths.shape != (batch,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
         found = f"{tuple(lengths.shape)} of {_name(lengths)}"

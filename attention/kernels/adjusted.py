@@ -11,7 +11,7 @@ from mlbtc.attention.kernels.dropout import kept, row_keys
 from mlbtc.attention.kernels.expanded import expand
 from mlbtc.attention.kernels.options import Options
 from mlbtc.attention.kernels.reference import reference_scores
-from mlbtc.attention.kernels.strips import Strip, StripAttention, StripProblem, Strips
+from mlbtc.attention.kernels.strips import Strip, StripAttention, StripProblem, Strips, full_precision
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,13 +97,14 @@ def adjusted_attention(
     wide = torch.promote_types(query.dtype, torch.float32)
     shown = options.without_the_unseen(query, key, value, causal)
     flat = [x.to(wide).flatten(0, 1) for x in shown]
-    match backend if query.numel() and value.numel() else "reference":
-        case "strips":
-            output = StripAttention.apply(*flat, problem)
-        case "expanded":
-            output = problem.expanded(*flat)
-        case _:
-            output = problem.dense(*flat)
+    with full_precision(query):
+        match backend if query.numel() and value.numel() else "reference":
+            case "strips":
+                output = StripAttention.apply(*flat, problem)
+            case "expanded":
+                output = problem.expanded(*flat)
+            case _:
+                output = problem.dense(*flat)
     output = output.unflatten(0, query.shape[:2]).to(value.dtype)
     rows = options.seeing_rows(query.shape[2], key.shape[2], causal)
     return output if rows is None else output.masked_fill(~rows[:, None, :, None], 0)

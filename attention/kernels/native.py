@@ -213,9 +213,7 @@ setattr(missing, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 _built: dict[tuple[torch.dtype, bool], str] = {}
-"""What went wrong with the kernels of a dtype, without or with options, so that "auto" goes on without them; empty where
-they are ready.
-"""
+"""What went wrong with the kernels of a dtype, without or with options; empty where they are ready."""
 
 
 def _failure(dtype: torch.dtype, options: bool) -> str:

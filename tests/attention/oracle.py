@@ -1,7 +1,7 @@
 """MLR attention from the definition in the paper: one loop over pairs of tokens, float64, nothing shared with mlbtc."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,7 +43,10 @@ class Options(NamedTuple):
         return 0.0 if dropped else 1 / (1 - self.dropout)
 
 
-def scramble(x: int, key: int = 0) -> int:
+PLAIN = Options()
+
+
+def scramble(x: Any, key: Any = 0) -> Any:
     """Return the "lowbias32" hash of 32 bits, with a key that enters in its middle."""
     x ^= x >> 16
     x = x * 0x7FEB352D % 2**32
@@ -53,9 +56,9 @@ def scramble(x: int, key: int = 0) -> int:
     return x ^ (x >> 16)
 
 
-def weight_hash(seed: int, b: int, h: int, position: int, j: int) -> int:
-    """Return the number of 32 bits that decides whether a weight is dropped."""
-    keys = [0, 1]
+def weight_hash(seed: int, b: int, h: int, position: Any, j: Any) -> Any:
+    """Return the number of 32 bits that decides whether a weight is dropped; positions may be arrays of uint64."""
+    keys: list[Any] = [0, 1]
     for part in (seed % 2**32, seed // 2**32, b, h, position):
         keys = [scramble((key + 0x9E3779B9) % 2**32 ^ part) for key in keys]
     return scramble(keys[0] ^ j * 0x9E3779B9 % 2**32, keys[1])
@@ -69,7 +72,7 @@ def oracle(
     block_sizes: list[int | None],
     causal: bool = True,
     scale: float | list[float] | None = None,
-    options: Options = Options(),
+    options: Options = PLAIN,
 ) -> Tensor:
     """Return `(B, H, Tq, Dv)` in float64; the queries are the last positions of the keys."""
     query, key, value = query.double(), key.double(), value.double()

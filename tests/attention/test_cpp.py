@@ -19,6 +19,8 @@ from mlbtc.attention.kernels import cpp, native
 from mlbtc.attention.kernels.native import Problem, generate_decode, generate_kernels
 from mlbtc.errors import BackendError, CodegenError, SpecError
 from tests.attention.cases import LAYOUTS, LONG, TOLERANCES, Layout, draw, gradients
+from tests.attention.option_cases import EVERY, compare, draw_options
+from tests.attention.option_cases import dense as dense_with_options
 from tests.attention.oracle import oracle
 
 CAUSAL = pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
@@ -152,6 +154,16 @@ def test_fresh_memory_is_never_read(name: str, causal: bool) -> None:
     layout = LONG[name]
     check(layout, layout.tokens, causal)
     check(layout, layout.tokens // 3, causal, torch.float32)
+
+
+@CAUSAL
+@pytest.mark.parametrize("kind", [("lengths",), EVERY], ids=str)
+@pytest.mark.parametrize("name", ["fine-blocks-of-48", "coarse-below-sequence"])
+@pytest.mark.usefixtures("fresh_memory_is_filled")
+def test_fresh_memory_is_never_read_with_options(name: str, kind: tuple[str, ...], causal: bool) -> None:
+    layout = LONG[name]._replace(batch=2)
+    options = draw_options(layout, kind)
+    compare(layout, options, lambda x: dense_with_options(x, layout, causal, options), causal=causal, backend="cpp")
 
 
 @pytest.fixture
