@@ -204,15 +204,15 @@ def test_any_long_call_of_strips_equals_dense_matrices(
 @KIND
 @pytest.mark.parametrize("backend", ["cpp", "strips", "reference"])
 def test_first_and_second_derivatives(backend: str, kind: tuple[str, ...]) -> None:
-    layout = Layout(5, [2, 1], [None, 2], value=2, batch=2, heads=2, key_heads=1 if backend == "cpp" else 2)
+    layout = Layout(4, [2, 1], [None, 2], value=2, batch=2, heads=2, key_heads=1)
     options = draw_options(layout, kind, seed=3)
 
     def function(*inputs: Tensor) -> Tensor:
         return call(list(inputs), layout, options, seed=3, backend=backend)
 
     inputs = tuple(draw(layout))
-    assert torch.autograd.gradcheck(function, inputs)
-    assert torch.autograd.gradgradcheck(function, inputs)
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
 # What is not seen does not matter
