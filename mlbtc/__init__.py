@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from mlbtc.analysis import analyze
     from mlbtc.compiler import compile, generate
     from mlbtc.linear import StructuredLinear
+    from mlbtc.tuner import autotune
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "StructuredLinear": "mlbtc.linear",
     "analyze": "mlbtc.analysis",
+    "autotune": "mlbtc.tuner",
     "compile": "mlbtc.compiler",
     "generate": "mlbtc.compiler",
 }
@@ -43,6 +45,7 @@ __all__ = [
     "Level",
     "StructuredLinear",
     "analyze",
+    "autotune",
     "compile",
     "families",
     "generate",
