@@ -9,7 +9,7 @@ import networkx as nx
 
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.origin import Origin
-from mlbtc.spec.place import Range, ranges
+from mlbtc.spec.place import Range, length, ranges
 from mlbtc.spec.sizes import Size
 
 OUTPUT, INPUT = "output", "input"
@@ -21,8 +21,8 @@ class ContractionGraph:
 
     Nodes are tuples:
         `("factor", level, number)`: a learnable tensor, attribute `indices` (names in stored order) and `shape`.
-        `("axis", level, "output" | "input")`: an axis of a level, attribute `indices` and `range`, the rows or columns
-            of the matrix that it fills.
+        `("axis", level, "output" | "input")`: an axis of a level, attributes `indices`, `size` and `range`, the rows or
+            columns of the matrix that it fills.
         `("index", level, name)`: an index, attribute `size`. It may touch any number of tensors (a hyperedge).
 
     Attributes:
@@ -89,7 +89,7 @@ def build_graph(spec: MLBTC) -> ContractionGraph:
             graph.add_node(("index", number, name), size=size)
         axes, filled = (expression.output, expression.input), ranges(level.at, spec.shape)
         for which, names, bounds in zip((OUTPUT, INPUT), axes, filled, strict=True):
-            _add_tensor(graph, ("axis", number, which), names, range=bounds)
+            _add_tensor(graph, ("axis", number, which), names, size=length(bounds), range=bounds)
         for position, names in enumerate(expression.factors):
             _add_tensor(graph, ("factor", number, position), names, shape=level.factor_shape(position))
     return ContractionGraph(graph, spec.shape, len(spec.levels), spec.origin)

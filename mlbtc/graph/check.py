@@ -6,7 +6,7 @@ import networkx as nx
 
 from mlbtc.errors import GraphError
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
-from mlbtc.spec.place import Range, below, length
+from mlbtc.spec.place import Range, at_most, below, length
 from mlbtc.spec.sizes import Size, product, same
 
 Node = tuple[str, int, int | str]
@@ -87,7 +87,7 @@ def _check_axes(contraction: ContractionGraph, level: int) -> None:
 
 def _check_range(contraction: ContractionGraph, level: int, which: str, filled: Range, whole: Size) -> None:
     start, stop = filled
-    if below(start, 0) or not below(0, length(filled)) and isinstance(length(filled), int) or below(whole, stop):
+    if below(start, 0) or at_most(stop, start) or below(whole, stop):
         raise GraphError(
             f"{contraction.where(level)}: the {which} axis is at {start}:{stop}, the matrix has the positions 0:{whole}"
         )
