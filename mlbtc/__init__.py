@@ -7,7 +7,19 @@ The names below are the public face. Those that need torch are resolved on first
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mlbtc.spec import MLBTC, AttentionSpec, Level, families, kron, load, loads, symbol
+from mlbtc.spec import (
+    MLBTC,
+    AttentionSpec,
+    Level,
+    block_diag,
+    families,
+    hstack,
+    kron,
+    load,
+    loads,
+    symbol,
+    vstack,
+)
 
 if TYPE_CHECKING:
     from mlbtc.analysis import analyze
@@ -46,11 +58,14 @@ __all__ = [
     "StructuredLinear",
     "analyze",
     "autotune",
+    "block_diag",
     "compile",
     "families",
     "generate",
+    "hstack",
     "kron",
     "load",
     "loads",
     "symbol",
+    "vstack",
 ]
