@@ -7,7 +7,7 @@ The names below are the public face. Those that need torch are resolved on first
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mlbtc.spec import MLBTC, AttentionSpec, Level, families, kron, load, loads, symbol
+from mlbtc.spec import MLBTC, AttentionSpec, Level, families, kron, load, loads, simplify, symbol
 
 if TYPE_CHECKING:
     from mlbtc.analysis import analyze
@@ -49,5 +49,6 @@ __all__ = [
     "kron",
     "load",
     "loads",
+    "simplify",
     "symbol",
 ]
