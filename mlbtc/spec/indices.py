@@ -7,6 +7,7 @@ numbers in other places, that gives the same matrix. So parameters, costs of the
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from itertools import pairwise
 
 from mlbtc.spec.expression import Expression
 from mlbtc.spec.language import Level
@@ -62,8 +63,8 @@ def _fusible(level: Level) -> tuple[str, str] | None:
     expression = level.expression
     home = {name: touching(expression, name) for name in expression.indices}
     axes = (expression.output, expression.input)
-    followers = [dict(zip(axis, axis[1:], strict=False)) for axis in axes]
-    for axis, after in zip(axes, followers, strict=True):
+    followers = [dict(pairwise(axis)) for axis in axes]
+    for after in followers:
         for one, other in after.items():
             together = all(
                 (one in names) == (other in names) and (one not in names or follow.get(one) == other)

@@ -69,9 +69,9 @@ def _aligned(one: Level, other: Level) -> tuple[Level, Level] | None:
 def add_ranks(levels: list[Level]) -> list[Level]:
     """Merge levels that differ by the size of a summed index which is on every factor.
 
-    With r on every factor, sum_{r < R} prod F[..., r] + sum_{r < R'} prod F'[..., r] is one such sum over R + R' values,
-    whose factors are those of both joined along r, and every sum over R + R' values splits so. A level without such an
-    index has R = 1. Every step of a plan has r as long as a factor is open, so costs are proportional to R and add up.
+    With r on every factor, sum_{r < R} prod F[..., r] + sum_{r < R'} prod F'[..., r] is one such sum over R + R'
+    values, whose factors are those of both joined along r, and every sum over R + R' values splits so. A level without
+    such an index has R = 1. Every step of a plan has r, so costs are proportional to R and add up.
     """
     merged: dict[Level | int, Level] = {}
     for number, level in enumerate(levels):

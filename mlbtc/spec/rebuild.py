@@ -1,4 +1,4 @@
-"""A level with some of its parts changed and everything else carried along: the one place where rewrites make levels."""
+"""Levels with some parts changed and everything else carried along: the one place where rewrites make levels."""
 
 from __future__ import annotations
 

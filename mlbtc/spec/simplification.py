@@ -13,10 +13,10 @@ from mlbtc.spec.sizes import Size, product
 
 
 def simplify(spec: MLBTC) -> MLBTC:
-    """Return a spec of the same set of matrices with no more parameters and MACs; `spec` itself where nothing changes.
+    """Return a spec of the same set of matrices with no more parameters and MACs; `spec` itself if nothing changes.
 
-    Factors that a neighbour takes up are fused, levels inside another level are dropped, ranks of levels of one form are
-    added, sizes of 1 disappear, and permutations that do nothing, or that an order of indices says, are dropped or
+    Factors that a neighbour takes up are fused, levels inside another level are dropped, ranks of levels of one form
+    are added, sizes of 1 disappear, and permutations that do nothing, or that an order of indices says, are dropped or
     written so. Every rewrite is stated with its proof in `indices`, `digits`, `factors` and `levels`.
 
     A scale is a fixed number: it changes the matrix that given factors have, and how fast they learn, but not the set
@@ -57,7 +57,7 @@ def _readable(level: Level, spec: MLBTC) -> Level:
     expression = level.expression
     blocks = expression.block_indices
     simple = len(expression.factors) == 1 and (not blocks or blocks == expression.output)
-    if not is_plain(level) or simple or len(expression.factors) > 2 or level.rows is not None:
+    if not is_plain(level) or simple or len(expression.factors) > 2:
         return level
 
     def size(names: tuple[str, ...]) -> Size:
