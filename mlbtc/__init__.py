@@ -17,6 +17,7 @@ from mlbtc.spec import (
     kron,
     load,
     loads,
+    simplify,
     symbol,
     vstack,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "kron",
     "load",
     "loads",
+    "simplify",
     "symbol",
     "vstack",
 ]

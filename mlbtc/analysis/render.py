@@ -8,10 +8,12 @@ import io
 import sympy as sp
 
 from mlbtc.analysis.attention import AttentionReport
+from mlbtc.analysis.family import Family, recognise_levels
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.report import Report
 from mlbtc.analysis.score import SPLIT_HEADER, split_rows
 from mlbtc.plan.score import ScorePlan
+from mlbtc.spec.language import MLBTC
 
 Row = tuple[str, ...]
 
@@ -100,10 +102,21 @@ def markdown_table(header: Row, rows: list[Row]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def notes(report: Report) -> list[str]:
-    """Return the sentences behind the tables: why the rank is what it is, and what symbols must meet."""
+def notes(report: Report | AttentionReport) -> list[str]:
+    """Return the sentences behind the tables: the family, why the rank is what it is, and what symbols must meet."""
+    if isinstance(report, AttentionReport):
+        return [] if report.spec.score is None else [f"family of M: {_family(report.family, report.spec.score)}"]
+    family = f"family: {_family(report.family, report.spec)}"
     reason = f"the rank is {'exact' if report.certainty == 'exact' else 'an upper bound'}: {report.reason}"
-    return [reason, *(f"needs: {condition}" for condition in report.conditions)]
+    return [family, reason, *(f"needs: {condition}" for condition in report.conditions)]
+
+
+def _family(family: Family | None, spec: MLBTC) -> str:
+    """Return the family of a spec, or those of its levels where the sum has none."""
+    if family is not None or len(spec.levels) == 1:
+        return str(family or "none that is known")
+    levels = ", ".join(str(level or "none that is known") for level in recognise_levels(spec))
+    return f"none as a whole; level by level {levels}"
 
 
 def report_markdown(report: Report) -> str:
@@ -119,6 +132,7 @@ def attention_markdown(report: AttentionReport) -> str:
     parts = [f"## {title(report)}", markdown_table(ATTENTION_HEADER, attention_rows(report))]
     if report.score is not None:
         parts += [score_title(report.score), markdown_table(SPLIT_HEADER, split_rows(report.score))]
+    parts += [f"- {note}" for note in notes(report)]
     return "\n\n".join(parts) + "\n"
 
 

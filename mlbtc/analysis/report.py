@@ -10,6 +10,7 @@ from typing import Any
 import sympy as sp
 
 from mlbtc.analysis.attention import AttentionReport, analyze_attention
+from mlbtc.analysis.family import Family, name_of, recognise
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.rank import Rank, generic_rank
 from mlbtc.analysis.warnings import find_warnings
@@ -101,6 +102,11 @@ class Report:
     warnings: tuple[str, ...]
     spec: MLBTC
 
+    @property
+    def family(self) -> Family | None:
+        """The family that the matrix belongs to."""
+        return recognise(self.spec)
+
     def bind(self, **values: int | str) -> Report:
         """Return the report with symbols replaced, the number of tokens under its name T.
 
@@ -118,6 +124,7 @@ class Report:
         return {
             "name": self.name,
             "shape": [size if isinstance(size, int) else str(size) for size in self.shape],
+            "family": name_of(self.family),
             "parameters": self.parameters.to_json(),
             "macs": self.macs.to_json(),
             "flops": self.flops.to_json(),

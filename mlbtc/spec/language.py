@@ -278,6 +278,18 @@ class MLBTC(Operators):
         """Return the same spec under another name."""
         return MLBTC(self.shape, self.levels, name, self.defaults, self.origin)
 
+    def canonical(self) -> MLBTC:
+        """Return the form in which structures that are only written differently are equal."""
+        from mlbtc.spec.canonical import canonical
+
+        return canonical(self)
+
+    def simplify(self) -> MLBTC:
+        """Return a spec of the same set of matrices with no more parameters and MACs."""
+        from mlbtc.spec.simplification import simplify
+
+        return simplify(self)
+
     def to_yaml(self, width: int = 10**6) -> str:
         """Return the spec as YAML that `mlbtc.loads` reads back to an equal spec, in lines of about `width`."""
         from mlbtc.spec.dump import spec_to_yaml
