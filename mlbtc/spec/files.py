@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
 
-from mlbtc.errors import SpecError, nearest
+from mlbtc.errors import SpecError, nearest, shown
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.expression import parse_expression
 from mlbtc.spec.families import FAMILIES
@@ -18,7 +18,7 @@ from mlbtc.spec.language import MLBTC, Level, resolve
 from mlbtc.spec.naming import check_name
 from mlbtc.spec.nodes import MAX_BYTES, read_document
 from mlbtc.spec.origin import Origin, Path, placed
-from mlbtc.spec.schema import AttentionFile, BlocksLevel, EinsumLevel, MatrixFile, ScoreEntry, shown, validate
+from mlbtc.spec.schema import AttentionFile, BlocksLevel, EinsumLevel, MatrixFile, ScoreEntry, validate
 from mlbtc.spec.sizes import Size, as_size, symbol
 
 

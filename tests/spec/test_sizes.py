@@ -78,7 +78,7 @@ BAD = {
     "boolean": (True, "True"),
     "float": (2.0, "2.0"),
     "fraction": (fractions.Fraction(4, 2), "Fraction"),
-    "none": (None, "None"),
+    "none": (None, "nothing"),
     "list": ([4], r"\[4\]"),
     "too-large": (MAX_SIZE + 1, "16777216"),
     "absurd": (10**5000, "more than 20 digits"),
