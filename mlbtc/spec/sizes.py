@@ -259,8 +259,13 @@ def _is_multiple(one: Monomial, other: Monomial) -> bool:
     (a, powers, whole), (b, divisors, part) = one, other
     if whole.is_Add and bool((whole - part).is_nonnegative):
         return True
-    return bool(a >= b) and all(base in powers and bool((powers[base] - power).is_nonnegative)
-                                for base, power in divisors.items())  # fmt: skip
+    return bool(a >= b) and all(_grows(base, powers.get(base, 0) - divisors.get(base, 0))
+                                for base in {**powers, **divisors})  # fmt: skip
+
+
+def _grows(base: sp.Expr, power: sp.Expr) -> bool:
+    """Whether `base ** power >= 1` for certain; a sum such as D - 1 may be below 1 itself."""
+    return power == 0 or bool(sp.sympify(power).is_positive and (base.is_Symbol or (base - 1).is_nonnegative))
 
 
 @dataclass(frozen=True, slots=True)

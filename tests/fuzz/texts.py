@@ -1,4 +1,4 @@
-"""Texts for the readers of spec files: values written as YAML, and broken in values, in text and in features of YAML."""
+"""Texts for the reader of spec files: values written as YAML, broken as values and as text."""
 
 from __future__ import annotations
 

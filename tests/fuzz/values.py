@@ -6,28 +6,7 @@ import math
 from random import Random
 from typing import Any
 
-WORDS = [
-    "D",
-    "r",
-    "m",
-    "n",
-    "k",
-    "a",
-    "b",
-    "i1",
-    "T",
-    "x",
-    "lambda",
-    "E",
-    "I",
-    "N",
-    "S",
-    "_",
-    "sqrt",
-    "null",
-    "true",
-    "é",
-]
+WORDS = "D r m n k a b i1 T x lambda E I N S _ sqrt null true é".split()
 ODD = [
     None, True, False, 0, 1, -1, 2, 3, 0.5, 1e300, -0.0, 1e-320, 2**24, 2**24 + 1,
     2**53 + 1, 10**29, -(10**29), "", " ", "~", "null", "yes", "0x10", "1_000", "1e3", ".inf", ".nan", "-", "D",
@@ -145,9 +124,7 @@ def family_level(rng: Random, rows: int, columns: int) -> Entry:
         "butterfly": {},
         "diagonal": {},
         "low_rank_plus_diagonal": {"rank": 2},
-        "permutation": {
-            "rows": rng.choice(["bit_reversal", f"stride({common})", rng.sample(range(rows % 64), rows % 64)])
-        },
+        "permutation": {"rows": permutation(rng, rows)},
     }
     name = rng.choice(list(arguments))
     entry = {"family": name, **arguments[name]}
