@@ -221,7 +221,10 @@ HOSTILE = {
     "half-a-character": ("shape: [4, 4]\nname: \ud800", r"bad.yaml:2: .*U\+D800"),
     "tab-in-a-key": ("sh\tape: 3", r"bad.yaml:1: 'sh\\tape': unknown key"),
     "long-key": (f"{'x' * 300}: 3", "did you|known"),
-    "long-variant": (f"attention: {{variant: {'mlr' * 900}, width: 4, heads: 1, context: 4}}", "variant must be one of"),
+    "long-variant": (
+        f"attention: {{variant: {'mlr' * 900}, width: 4, heads: 1, context: 4}}",
+        "variant must be one of",
+    ),
     "long-permutation": (f"shape: [4, 4]\nlevels: [{{blocks: 1, permutation: {{rows: {'bit' * 900}}}}}]", "stride"),
     "long-index": (f"shape: [4, 4]\nlevels: [{{einsum: {'i' * 900} {'i' * 900} -> i j}}]", "32 characters"),
     "long-list": (f"shape: [4, 4]\nlevels: [{{family: btt, rank: 1, factors: {[2] * 900}}}]", "btt factors"),
