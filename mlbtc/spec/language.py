@@ -165,11 +165,11 @@ def _brief(permutation: Permutation) -> str:
 def _check_scale(scale: object) -> float | int:
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         raise SpecError(f"scale must be a number, found {scale!r}")
-    # Integers that a file's reader would round are floats at once.
-    number = int(scale) if isinstance(scale, int) and abs(scale) <= 2**53 else _as_float(scale)
+    number = _as_float(scale)
     if not math.isfinite(number) or number == 0:
         raise SpecError(f"scale must be finite and not 0, found {str(scale)[:40]}")
-    return number
+    # One form of each number: a file's reader makes no difference between -1 and -1.0, and rounds larger integers.
+    return int(number) if number.is_integer() and abs(number) <= 2**53 else number
 
 
 def _as_float(number: float | int) -> float:
@@ -356,7 +356,7 @@ def _resolve_sizes(level: Level, rows: Size, columns: Size) -> tuple[Level, list
         for which, names, size in axes:
             missing = [name for name in names if name not in known]
             if len(missing) == 1:
-                known[missing[0]], stated = _derive(level, which, names, size, known)
+                known[missing[0]], stated = _derive(level, missing[0], which, names, size, known)
                 conditions += stated
     for which, names, size in axes:
         _check_axis(which, names, size, known)
@@ -370,8 +370,9 @@ def _resolve_sizes(level: Level, rows: Size, columns: Size) -> tuple[Level, list
 
 
 def _derive(
-    level: Level, which: str, names: tuple[str, ...], size: Size, known: Mapping[str, Size]
+    level: Level, missing: str, which: str, names: tuple[str, ...], size: Size, known: Mapping[str, Size]
 ) -> tuple[Size, list[Condition]]:
+    # What is derived keeps the limits of what is written: it can be written, and read again.
     given = [name for name in names if name in known]
     divisor = product([known[name] for name in given])
     quotient, condition = divide(size, divisor)
@@ -380,6 +381,8 @@ def _derive(
         if level.expression in (_LOW_RANK, _BLOCK_DIAGONAL):
             raise SpecError(f"{divisor} blocks do not divide the {which} size {size}{divisors_hint(size)}")
         raise SpecError(f"the {which} size {size} is no multiple of {sizes} = {divisor}{divisors_hint(size)}")
+    if not isinstance(quotient, int):
+        as_size(str(quotient), f"the size of index {missing!r}, which the {which} size determines,")
     return quotient, [condition] if condition else []
 
 
