@@ -18,6 +18,9 @@ from mlbtc.spec.sizes import Size, divide, smallest
 
 Certainty = Literal["exact", "upper bound"]
 
+NESTED = "nested low rank"
+"""The proof under which the ranks of levels add up until they reach the shape."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rank:
@@ -79,7 +82,7 @@ def _proof(spec: MLBTC, contraction: ContractionGraph, cuts: list[Size], bound: 
         # Other levels can be zero, so the generic rank of a sum is at least that of each term.
         if proof and cut == bound:
             return f"level {number} alone has it; {proof}"
-    return "nested low rank" if _is_nested_low_rank(spec.levels) else None
+    return NESTED if _is_nested_low_rank(spec.levels) else None
 
 
 def _is_nested_low_rank(levels: tuple[Level, ...]) -> bool:
