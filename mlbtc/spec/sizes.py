@@ -149,9 +149,9 @@ def _to_sympy(node: ast.expr, text: str, what: str) -> Term:
                     return one - two, m + n, max(d, e)
                 case ast.Mult() | ast.Div() | ast.FloorDiv():
                     # Both signs mean exact division: that it comes out even becomes a condition of the spec.
-                    power = 1 if isinstance(op, ast.Mult) else -1
+                    sign = 1 if isinstance(op, ast.Mult) else -1
                     _bounded(sp.Integer(1), 1, m * n, d + e, what)
-                    return one * two**power, m * n, d + e
+                    return one * two**sign, m * n, d + e
     raise SpecError(f"{what} may hold integers, symbols, + - * / **, sqrt() and parentheses only, found {text!r}")
 
 
