@@ -9,6 +9,8 @@ import torch
 
 from mlbtc.attention.kernels import choose_torch_backend
 from mlbtc.attention.kernels.native import missing
+from mlbtc.attention.kernels.options import NAMES
+from mlbtc.errors import SpecError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ def choose_backend(
     ranks: Sequence[int],
     block_sizes: Sequence[int],
     *,
+    options: Sequence[str] = (),
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     traced: bool | None = None,
@@ -39,12 +42,21 @@ def choose_backend(
         keys: tokens of the key.
         ranks: r_1, ..., r_L.
         block_sizes: b_1, ..., b_L as numbers.
+        options: names of the options of `mlr_attention` that the call uses, of "key_lengths", "key_mask", "alibi" and
+            "dropout".
         device: where the tensors are.
         dtype: of the tensors.
         traced: whether torch.compile or torch.export looks at the call; None finds out.
+
+    Raises:
+        SpecError: an option is unknown.
     """
+    unknown = [name for name in options if name not in NAMES]
+    if unknown:
+        raise SpecError(f"unknown option {unknown[0]!r} of mlr_attention; there are {', '.join(NAMES)}")
     kind = torch.device(device).type
-    reason = missing(dtype) if kind == "cpu" else f"C++ kernels are for CPUs, the tensors are on {kind}"
+    variant = any(name != "key_lengths" for name in options)
+    reason = missing(dtype, variant) if kind == "cpu" else f"C++ kernels are for CPUs, the tensors are on {kind}"
     if not reason:
         return Choice("cpp", "tensors on a CPU and a C++ compiler: the fused kernel is the fastest at every size")
     if queries != keys:
@@ -52,5 +64,9 @@ def choose_backend(
             "reference", f"the PyTorch kernels need as many queries as keys, found {queries} and {keys}; {reason}"
         )
     traced = torch.compiler.is_compiling() if traced is None else traced
+    tracing = " under a tracer" if traced else ""
+    if "dropout" in options:
+        name = "reference" if traced else "strips"
+        return Choice(name, f"the best in PyTorch that drops weights by a hash{tracing}; {reason}")
     name = choose_torch_backend(queries, ranks, block_sizes, traced)
-    return Choice(name, f"the best in PyTorch for {queries} tokens{' under a tracer' if traced else ''}; {reason}")
+    return Choice(name, f"the best in PyTorch for {queries} tokens{tracing}; {reason}")

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor
 
+from mlbtc.attention.arguments import check_tensors, level_scales, make_options
 from mlbtc.attention.choice import choose_backend
-from mlbtc.attention.kernels import cpp_attention, expanded_attention, reference_attention, strip_attention
+from mlbtc.attention.kernels import (
+    Options,
+    adjusted_attention,
+    cpp_attention,
+    expanded_attention,
+    reference_attention,
+    strip_attention,
+)
 from mlbtc.attention.kernels.native import missing
-from mlbtc.errors import BackendError, SpecError
+from mlbtc.errors import BackendError
 
 Backend = Literal["auto", "cpp", "strips", "expanded", "reference"]
 BACKENDS: tuple[str, ...] = ("auto", "cpp", "strips", "expanded", "reference")
@@ -27,6 +34,10 @@ def mlr_attention(
     *,
     causal: bool = True,
     scale: float | Sequence[float] | None = None,
+    key_lengths: Tensor | Sequence[int] | None = None,  # (B,)
+    key_mask: Tensor | None = None,  # (B, Tk)
+    alibi: Tensor | None = None,  # (H,)
+    dropout: float = 0.0,
     backend: Backend | str = "auto",
 ) -> Tensor:
     """Return MLR attention (paper, section 4).
@@ -43,6 +54,15 @@ def mlr_attention(
             at position 0 and the last one may be partial. Pairs that share no block have score 0.
         causal: whether query i sees keys up to its own position only.
         scale: None for 1 / sqrt(R), one number, or one per level.
+        key_lengths: how many tokens each sequence has, `(B,)`. Keys at or behind the length are invisible, queries
+            there give 0; the queries are the last Tq positions of the padded sequences. In C++ the loops end there.
+        key_mask: `(B, Tk)` bool, True for keys that may be seen, for padding anywhere. A query that sees no key gives
+            0 and passes no gradient. Positions, and so the blocks, are those of the padded sequence.
+        alibi: `(H,)` slopes: the score of query i and key j is lowered by slope * |i - j|, after scaling. There is no
+            gradient for slopes.
+        dropout: the probability with which a weight becomes 0; the others are divided by 1 - dropout. Which ones is a
+            hash of batch, head, positions and a seed from torch's default generator, so that after
+            `torch.manual_seed` every backend drops the same. Pass 0 when you evaluate.
         backend: "cpp" (fused C++, CPUs with a compiler, memory linear in T), "strips" (row strips in PyTorch, memory
             linear in T), "expanded" (one scaled_dot_product_attention over r_l features per block, for short
             sequences), "reference" (dense), or "auto": what `mlbtc.attention.choose_backend` names.
@@ -51,22 +71,27 @@ def mlr_attention(
         `(B, H, Tq, Dv)` in the dtype of `value`; half precision is accumulated in float32 by cpp and strips.
 
     Raises:
-        SpecError: shapes, ranks or blocks do not fit.
+        SpecError: shapes, ranks, blocks or options do not fit.
         BackendError: the backend is unknown or cannot take these arguments.
     """
-    blocks = _check(query, key, value, ranks, block_sizes)
-    chosen = _choose(backend, query, key, ranks, blocks)
-    factors = _level_scales(scale, ranks)
+    blocks = check_tensors(query, key, value, ranks, block_sizes)
+    options = make_options(query, key, key_lengths, key_mask, alibi, dropout)
+    chosen = _choose(backend, query, key, ranks, blocks, options)
+    factors = level_scales(scale, ranks)
     if chosen == "cpp":
-        return cpp_attention(query, key, value, factors, ranks, blocks, causal)
+        return cpp_attention(query, key, value, factors, ranks, blocks, causal, options)
     features = query.new_tensor([factor for factor, rank in zip(factors, ranks, strict=True) for _ in range(rank)])
     groups = query.shape[1] // max(1, key.shape[1])
     if query.shape[1] != key.shape[1]:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    if options.names():
+        return adjusted_attention(chosen, query * features, key, value, tuple(ranks), blocks, causal, options)
     return _KERNELS[chosen](query * features, key, value, tuple(ranks), blocks, causal)
 
 
-def _choose(backend: str, query: Tensor, key: Tensor, ranks: Sequence[int], blocks: Sequence[int]) -> str:
+def _choose(
+    backend: str, query: Tensor, key: Tensor, ranks: Sequence[int], blocks: Sequence[int], options: Options
+) -> str:
     if backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}; available in this version: {', '.join(BACKENDS)}")
     same = query.shape[2] == key.shape[2]
@@ -75,74 +100,21 @@ def _choose(backend: str, query: Tensor, key: Tensor, ranks: Sequence[int], bloc
             f"backend {backend!r} needs as many queries as keys, found {query.shape[2]} and {key.shape[2]}; "
             "use 'reference'"
         )
+    if backend == "expanded" and options.dropout:
+        raise BackendError("backend 'expanded' cannot drop weights by a hash; use 'cpp', 'strips' or 'reference'")
     if backend == "cpp":
-        _check_cpp(query)
+        _check_cpp(query, options)
     if backend != "auto":
         return backend
-    sizes = query.shape[2], key.shape[2]
-    return choose_backend(*sizes, ranks, blocks, device=query.device, dtype=query.dtype).backend
+    sizes, names = (query.shape[2], key.shape[2]), options.names()
+    return choose_backend(*sizes, ranks, blocks, options=names, device=query.device, dtype=query.dtype).backend
 
 
-def _check_cpp(query: Tensor) -> None:
+def _check_cpp(query: Tensor, options: Options) -> None:
     where = query.device.type
-    reason = f"the tensors are on {where}" if where not in ("cpu", "meta") else missing(query.dtype)
+    if where not in ("cpu", "meta"):
+        reason = f"the tensors are on {where}"
+    else:
+        reason = missing(query.dtype, options.inside_tiles())
     if reason:
         raise BackendError(f"backend 'cpp' cannot run: {reason}; use 'strips' or 'reference'")
-
-
-def _level_scales(scale: float | Sequence[float] | None, ranks: Sequence[int]) -> list[float]:
-    """Return one factor per level."""
-    if scale is None:
-        scale = sum(ranks) ** -0.5
-    per_level = [scale] * len(ranks) if isinstance(scale, int | float) else list(scale)
-    if not all(isinstance(s, int | float) and math.isfinite(s) for s in per_level):
-        raise SpecError(f"scale is None, a finite number, or one per level, found {scale!r}")
-    if len(per_level) != len(ranks):
-        raise SpecError(f"scale is one number or one per level, found {len(per_level)} for {len(ranks)} levels")
-    return [float(factor) for factor in per_level]
-
-
-def _check(
-    query: Tensor, key: Tensor, value: Tensor, ranks: Sequence[int], block_sizes: Sequence[int | None]
-) -> tuple[int, ...]:
-    """Check the arguments and return the block sizes as numbers."""
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
-        if tensor.dim() != 4:
-            raise SpecError(f"{name} must be (batch, heads, tokens, features), found the shape {tuple(tensor.shape)}")
-        if not tensor.is_floating_point() or tensor.dtype != query.dtype:
-            found = ", ".join(str(x.dtype).removeprefix("torch.") for x in (query, key, value))
-            raise SpecError(f"query, key and value need one floating-point dtype, found {found}")
-    if not ranks or len(ranks) != len(block_sizes):
-        raise SpecError(f"each level needs a rank and a block size, found {len(ranks)} and {len(block_sizes)}")
-    if not all(isinstance(rank, int) and rank >= 1 for rank in ranks):
-        raise SpecError(f"ranks must be integers of at least 1, found {list(ranks)}")
-    if query.shape[3] != sum(ranks) or key.shape[3] != sum(ranks):
-        raise SpecError(
-            f"query and key need {sum(ranks)} features, the sum of ranks; found {query.shape[3]} and {key.shape[3]}"
-        )
-    heads_fit = query.shape[1] % key.shape[1] == 0 if key.shape[1] else query.shape[1] == 0
-    if key.shape[:3] != value.shape[:3] or query.shape[0] != key.shape[0] or not heads_fit:
-        raise SpecError(
-            "batch, heads and tokens do not fit: query "
-            f"{tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
-        )
-    if query.shape[2] > key.shape[2]:
-        raise SpecError(
-            f"queries are the last positions of the keys, found {query.shape[2]} queries, {key.shape[2]} keys"
-        )
-    return _numbers(block_sizes, max(1, key.shape[2]))
-
-
-def _numbers(block_sizes: Sequence[int | None], tokens: int) -> tuple[int, ...]:
-    """Replace None by one block over everything, a multiple of the next size so that sizes stay nested."""
-    numbers: list[int] = []
-    for block in reversed(block_sizes):
-        after = numbers[-1] if numbers else 1
-        if not isinstance(block, int | None):
-            raise SpecError(f"a block size is a number of tokens or None, found {block!r}")
-        if block is None:
-            block = -(-max(tokens, after) // after) * after
-        if block < 1 or block % after:
-            raise SpecError(f"each block size divides the one before, found {list(block_sizes)}")
-        numbers.append(block)
-    return tuple(reversed(numbers))

@@ -76,3 +76,10 @@ def test_the_training_commands_run(command: str, folder: Path) -> None:
         command = command.replace("ETTh1.csv", str(Path(data) / "ETTh1.csv"))
     done = run(command, folder)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_snippets_about_attention_run() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "attention.md").read_text(), re.S)
+    assert len(blocks) >= 2
+    # A reader runs them one after another.
+    exec("\n".join(blocks), {})

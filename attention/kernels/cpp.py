@@ -9,11 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlbtc.attention.kernels.adjusted import adjusted_attention
+from mlbtc.attention.kernels.dropout import drop_below
 from mlbtc.attention.kernels.native import Problem, describe_levels, kernels
+from mlbtc.attention.kernels.options import NO_OPTIONS, Options
 from mlbtc.attention.kernels.reference import reference_attention
-from mlbtc.errors import SpecError
 
-_COMMON = "float[] scales, SymInt[] ranks, SymInt[] block_sizes, bool causal"
+_LEVELS = "float[] scales, SymInt[] ranks, SymInt[] block_sizes, bool causal"
+_OPTIONS = "Tensor? lengths=None, Tensor? visible=None, Tensor? slopes=None, float dropout=0.0, Tensor? seed=None"
+_COMMON = f"{_LEVELS}, {_OPTIONS}"
 # Not torch.library.custom_op, whose wrapper imports the compiler, two seconds, at the first call.
 _OPERATORS = torch.library.Library("mlbtc", "FRAGMENT")
 _OPERATORS.define(f"mlr_attention(Tensor query, Tensor key, Tensor value, {_COMMON}) -> (Tensor, Tensor)")
@@ -31,14 +35,15 @@ def _forward(
     ranks: Sequence[int],
     block_sizes: Sequence[int],
     causal: bool,
+    *options: Any,
 ) -> tuple[Tensor, Tensor]:
     """Return the output and the logsumexp in base 2, both in the dtype that the kernel computes in."""
     query, key, value = map(_readable, (query, key, value))
     output, logsumexp = _outputs(query, value)
     if output.numel():
-        call = _Call(query, key, value, scales, ranks, block_sizes, causal, output=output)
+        call = _Call(query, key, value, scales, ranks, block_sizes, causal, Options(*options), output=output)
         call.problem.logsumexp = logsumexp.data_ptr()
-        kernels(query.dtype).mlr_forward(ctypes.byref(call.problem))
+        call.kernels.mlr_forward(ctypes.byref(call.problem))
     return output, logsumexp
 
 
@@ -56,7 +61,7 @@ def _like(tensor: Tensor, width: int) -> Tensor:
 
 def _backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, logsumexp: Tensor,
-    scales: Sequence[float], ranks: Sequence[int], block_sizes: Sequence[int], causal: bool,
+    scales: Sequence[float], ranks: Sequence[int], block_sizes: Sequence[int], causal: bool, *options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the gradients of query, key and value."""
     grad, query, key, value = map(_readable, (grad, query, key, value))
@@ -65,40 +70,48 @@ def _backward(
         return grads[0].zero_(), grads[1].zero_(), grads[2].zero_()
     names = ("grad_output", "output", "grad_query", "grad_key", "grad_value")
     views = dict(zip(names, (grad, output, *grads), strict=True))
-    call = _Call(query, key, value, scales, ranks, block_sizes, causal, **views)
+    call = _Call(query, key, value, scales, ranks, block_sizes, causal, Options(*options), **views)
     call.problem.logsumexp = logsumexp.data_ptr()
     parts = _parts(query, key)
     owners, size = key.shape[0] * key.shape[1], key.shape[2] * (key.shape[3] + value.shape[3])
     sums = query.new_empty(owners * parts * size if parts > 1 else 0)
-    kernels(query.dtype).mlr_backward(ctypes.byref(call.problem), sums.data_ptr(), parts)
+    call.kernels.mlr_backward(ctypes.byref(call.problem), sums.data_ptr(), parts)
     return grads
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, *ctx.arguments = inputs
-    ctx.save_for_backward(query, key, value, *output)
+    query, key, value, *ctx.levels = inputs[:7]
+    lengths, visible, slopes, ctx.dropout, seed = inputs[7:]
+    ctx.save_for_backward(query, key, value, *output, lengths, visible, slopes, seed)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    nothing = (None,) * 4
+    nothing = (None,) * (len(ctx.levels) + len(Options._fields))
     if grad is None:
         return (None, None, None, *nothing)
+    query, key, value, output, logsumexp, lengths, visible, slopes, seed = ctx.saved_tensors
+    options = Options(lengths, visible, slopes, ctx.dropout, seed)
     if torch.is_grad_enabled():
-        return (*_differentiable(grad, *ctx.saved_tensors[:3], *ctx.arguments), *nothing)
-    return (*torch.ops.mlbtc.mlr_attention_backward(grad, *ctx.saved_tensors, *ctx.arguments), *nothing)
+        return (*_differentiable(grad, query, key, value, *ctx.levels, *options), *nothing)
+    saved = (query, key, value, output, logsumexp)
+    return (*torch.ops.mlbtc.mlr_attention_backward(grad, *saved, *ctx.levels, *options), *nothing)
 
 
 def _differentiable(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, scales: Sequence[float], ranks: Sequence[int],
-    block_sizes: Sequence[int], causal: bool,
+    block_sizes: Sequence[int], causal: bool, *options: Any,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Return the gradients through the reference, which can be differentiated again."""
     groups = query.shape[1] // max(1, key.shape[1])
     factors = query.new_tensor([factor for factor, rank in zip(scales, ranks, strict=True) for _ in range(rank)])
     wide_key, wide_value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-    output = reference_attention(query * factors, wide_key, wide_value, ranks, block_sizes, causal)
+    arguments = query * factors, wide_key, wide_value, tuple(ranks), tuple(block_sizes), causal
+    if Options(*options).names():
+        output = adjusted_attention("reference", *arguments, Options(*options))
+    else:
+        output = reference_attention(*arguments)
     return torch.autograd.grad(output, (query, key, value), grad, create_graph=True)
 
 
@@ -118,11 +131,11 @@ torch.library.register_autograd("mlbtc::mlr_attention", _differentiate, setup_co
 
 
 class _Call:
-    """The arguments of a call; keeps alive what they point to."""
+    """The arguments of a call and the library that takes them; keeps alive what they point to."""
 
     def __init__(
         self, query: Tensor, key: Tensor, value: Tensor, scales: Sequence[float], ranks: Sequence[int],
-        block_sizes: Sequence[int], causal: bool, **tensors: Tensor,
+        block_sizes: Sequence[int], causal: bool, options: Options, **tensors: Tensor,
     ) -> None:  # fmt: skip
         self.levels = describe_levels(query.dtype, tuple(scales), tuple(ranks), tuple(block_sizes))
         sizes = (
@@ -131,6 +144,23 @@ class _Call:
         )  # fmt: skip
         views = {"query": query, "key": key, "value": value, **tensors}
         self.problem = Problem.of(views, self.levels, sizes)
+        self.kernels = kernels(query.dtype, options.inside_tiles())
+        if options.names():
+            self._add(options, query.dtype, key.shape[2])
+
+    def _add(self, options: Options, dtype: torch.dtype, keys: int) -> None:
+        problem = self.problem
+        problem.kept_factor = 1 / (1 - options.dropout)
+        self._kept = []
+        # Traced calls are not checked: a length that is too large must not lead out of the tensors.
+        lengths = None if options.lengths is None else options.lengths.to(torch.int64).clamp(0, keys)
+        slopes = None if options.slopes is None else options.slopes.to(dtype)
+        for name, tensor in (("lengths", lengths), ("visible", options.visible), ("slopes", slopes)):
+            if tensor is not None:
+                self._kept.append(tensor.contiguous())
+                setattr(problem, name, self._kept[-1].data_ptr())
+        if options.seed is not None:
+            problem.seed, problem.drop_below = int(options.seed), drop_below(options.dropout)
 
 
 def _readable(tensor: Tensor) -> Tensor:
@@ -155,19 +185,19 @@ def cpp_attention(
     ranks: Sequence[int],
     block_sizes: Sequence[int],
     causal: bool,
+    options: Options = NO_OPTIONS,
 ) -> Tensor:
-    """Return what `reference_attention` returns; `scales` has a factor per level.
+    """Return what `reference_attention` returns, with options `adjusted_attention`; `scales` has a factor per level.
 
     Half precision is computed in float32.
-
-    Raises:
-        SpecError: the tensors have several dtypes.
     """
     dtype = value.dtype
-    if query.dtype != dtype or key.dtype != dtype:
-        found = ", ".join(str(x.dtype).removeprefix("torch.") for x in (query, key, value))
-        raise SpecError(f"query, key and value need one dtype, found {found}")
+    if options.visible is not None:
+        query, key, value = options.without_the_unseen(query, key, value, causal)
     if dtype not in (torch.float32, torch.float64):
         query, key, value = query.float(), key.float(), value.float()
-    output, _ = torch.ops.mlbtc.mlr_attention(query, key, value, list(scales), list(ranks), list(block_sizes), causal)
+    # An option that is left out keeps the plain call short.
+    given = options if options.names() else ()
+    levels = list(scales), list(ranks), list(block_sizes), causal
+    output, _ = torch.ops.mlbtc.mlr_attention(query, key, value, *levels, *given)
     return output.to(dtype)

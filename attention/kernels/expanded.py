@@ -28,13 +28,18 @@ def expanded_attention(
     causal: bool,
 ) -> Tensor:
     """Return what `reference_attention` returns; scales are part of the query."""
-    width = max(expanded_width(query.shape[-2], ranks, block_sizes), value.shape[-1])
-    # The fused kernels take queries, keys and values of one width only.
-    wide_value = torch.nn.functional.pad(value, (0, width - value.shape[-1]))
-    wide_query, wide_key = (_expand(x, ranks, block_sizes, width) for x in (query, key))
-    attend = torch.nn.functional.scaled_dot_product_attention
-    output = attend(wide_query, wide_key, wide_value, is_causal=causal, scale=1.0)
+    wide = expand(query, key, value, ranks, block_sizes)
+    output = torch.nn.functional.scaled_dot_product_attention(*wide, is_causal=causal, scale=1.0)
     return output[..., : value.shape[-1]]
+
+
+def expand(
+    query: Tensor, key: Tensor, value: Tensor, ranks: Sequence[int], block_sizes: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return query, key and value of one width, for the fused kernels take no others."""
+    width = max(expanded_width(query.shape[-2], ranks, block_sizes), value.shape[-1])
+    wide_query, wide_key = (_expand(x, ranks, block_sizes, width) for x in (query, key))
+    return wide_query, wide_key, torch.nn.functional.pad(value, (0, width - value.shape[-1]))
 
 
 def _expand(x: Tensor, ranks: Sequence[int], block_sizes: Sequence[int], width: int) -> Tensor:

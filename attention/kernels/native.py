@@ -44,6 +44,7 @@ class KernelContext:
         panel_keys: keys of a panel of the cache.
         chunk_keys: keys of a chunk that a thread decodes.
         mantissa_bits, exp2_magic, exp2_lowest, exp2_coefficients: of the exponential.
+        options: whether scores and weights may be changed in between; without, the source has nothing of that.
     """
 
     real: str
@@ -59,10 +60,11 @@ class KernelContext:
     exp2_magic: str
     exp2_lowest: str
     exp2_coefficients: tuple[str, ...]
+    options: bool = False
 
 
-def kernel_context(dtype: torch.dtype, width: int) -> KernelContext:
-    """Return the decisions for a dtype and a vector width in bytes.
+def kernel_context(dtype: torch.dtype, width: int, options: bool = False) -> KernelContext:
+    """Return the decisions for a dtype, a vector width in bytes, and kernels with or without options.
 
     Sixteen registers hold 6 x 2 sums beside what they are made of, thirty-two (AVX-512) hold 6 x 4.
     """
@@ -82,12 +84,13 @@ def kernel_context(dtype: torch.dtype, width: int) -> KernelContext:
         exp2_magic=repr(1.5 * 2.0**mantissa),
         exp2_lowest="-126" if single else "-1022",
         exp2_coefficients=tuple(f"{c!r}f" if single else repr(c) for c in (_EXP2_FLOAT if single else _EXP2_DOUBLE)),
+        options=options,
     )
 
 
-def generate_kernels(dtype: torch.dtype, width: int | None = None) -> str:
-    """Return the C++ source of the kernels for float32 or float64."""
-    return render("attention_cpp.jinja", context=kernel_context(dtype, width or vector_bytes()))
+def generate_kernels(dtype: torch.dtype, width: int | None = None, *, options: bool = False) -> str:
+    """Return the C++ source of the kernels for float32 or float64, with key masks, bias and dropout or without."""
+    return render("attention_cpp.jinja", context=kernel_context(dtype, width or vector_bytes(), options))
 
 
 def generate_decode(dtype: torch.dtype, width: int | None = None) -> str:
@@ -113,6 +116,7 @@ def describe_levels(
 
 
 VIEWS = ("query", "key", "value", "output", "grad_output", "grad_query", "grad_key", "grad_value")
+POINTERS = ("logsumexp", "scales", "ranks", "blocks", "lengths", "visible", "slopes")
 SIZES = ("levels", "batch", "heads", "key_heads", "queries", "keys", "features", "width", "causal", "threads")
 
 
@@ -121,29 +125,34 @@ class Problem(ctypes.Structure):
 
     _fields_ = (
         *((name, View) for name in VIEWS),
-        *((name, ctypes.c_void_p) for name in ("logsumexp", "scales", "ranks", "blocks")),
-        *((name, ctypes.c_int64) for name in SIZES),
+        *((name, ctypes.c_void_p) for name in POINTERS),
+        *((name, ctypes.c_int64) for name in (*SIZES, "seed", "drop_below")),
+        ("kept_factor", ctypes.c_double),
     )
 
     @classmethod
     def of(cls, views: Mapping[str, Tensor], levels: Sequence[ctypes.Array[Any]], sizes: Sequence[int]) -> Problem:
-        """Return a problem; the caller keeps tensors and levels. Filled in one go, as every field has 8 bytes."""
+        """Return a problem without options; the caller keeps tensors and levels.
+
+        Filled in one go, as every field has 8 bytes.
+        """
         numbers = array("q")
         for name in VIEWS:
             view = views.get(name)
             numbers.extend((0, 0, 0, 0) if view is None else (view.data_ptr(), *view.stride()[:3]))
-        numbers.extend((0, *map(ctypes.addressof, levels), *sizes))
+        numbers.extend((0, *map(ctypes.addressof, levels), 0, 0, 0, *sizes, 0, 0, 0))
         return cls.from_buffer(numbers)
 
 
 @cache
-def kernels(dtype: torch.dtype) -> ctypes.CDLL:
-    """Return the library for a dtype, built at the first call.
+def kernels(dtype: torch.dtype, options: bool = False) -> ctypes.CDLL:
+    """Return the library for a dtype, with key masks, bias and dropout or without, built at the first call.
 
     Raises:
         BackendError: there is no compiler.
     """
-    library = load_library(generate_kernels(dtype), name=f"mlr_attention_{str(dtype).removeprefix('torch.')}")
+    name = f"mlr_attention_{str(dtype).removeprefix('torch.')}{'_options' if options else ''}"
+    library = load_library(generate_kernels(dtype, options=options), name=name)
     library.mlr_forward.argtypes = [ctypes.c_void_p]
     library.mlr_backward.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
     library.mlr_forward.restype = library.mlr_backward.restype = None
@@ -181,16 +190,21 @@ def decode_kernels(dtype: torch.dtype) -> ctypes.CDLL:
     return library
 
 
-def missing(dtype: torch.dtype) -> str:
-    """Return why the kernels cannot run for tensors of a dtype, or an empty string; builds them if they can."""
+def missing(dtype: torch.dtype, options: bool = False) -> str:
+    """Return why the kernels cannot run for tensors of a dtype, or an empty string; builds them if they can.
+
+    Args:
+        dtype: of the tensors.
+        options: whether they must know key masks, bias and dropout.
+    """
     if dtype not in DTYPES:
         return f"there are no C++ kernels for {dtype}"
-    working = working_dtype(dtype)
-    if working not in _built:
+    wanted = working_dtype(dtype), options
+    if wanted not in _built:
         if compiler() is None:
             return "there is no C++ compiler (set CXX or install g++)"
-        _built[working] = _failure(working)
-    return _built[working]
+        _built[wanted] = _failure(*wanted)
+    return _built[wanted]
 
 
 # What torch.compiler.assume_constant_result does, without importing the compiler: a tracer calls it once and keeps the
@@ -198,13 +212,13 @@ def missing(dtype: torch.dtype) -> str:
 setattr(missing, "_dynamo_marked_constant", True)  # noqa: B010
 
 
-_built: dict[torch.dtype, str] = {}
-"""What went wrong with the kernels of a dtype, so that "auto" goes on without them; empty where they are ready."""
+_built: dict[tuple[torch.dtype, bool], str] = {}
+"""What went wrong with the kernels of a dtype, without or with options; empty where they are ready."""
 
 
-def _failure(dtype: torch.dtype) -> str:
+def _failure(dtype: torch.dtype, options: bool) -> str:
     try:
-        kernels(dtype)
+        kernels(dtype, options)
     except (BackendError, CodegenError, OSError) as error:
         return f"the C++ kernels cannot be built: {error}"
     return ""

@@ -10,17 +10,17 @@ from torch import Tensor
 # Everything below is inlined into emitted layers: it may use torch and the language, nothing else.
 
 
-def reference_attention(
+def reference_scores(
     query: Tensor,  # (..., Tq, R)
     key: Tensor,  # (..., Tk, R)
-    value: Tensor,  # (..., Tk, Dv)
     ranks: Sequence[int],
     block_sizes: Sequence[int],
     causal: bool,
 ) -> Tensor:
-    """Return softmax(S) V with S_ij the sum of q_i^(l) . k_j^(l) over the levels l whose blocks hold both i and j.
+    """Return S `(..., Tq, Tk)`, S_ij the sum of q_i^(l) . k_j^(l) over the levels l whose blocks hold both i and j.
 
-    Queries are the last Tq positions of the Tk tokens. Scales are part of the query.
+    Queries are the last Tq positions of the Tk tokens. Scales are part of the query. Causal scores of later keys are
+    minus infinity.
     """
     key_positions = torch.arange(key.shape[-2], device=key.device)
     query_positions = key_positions[key.shape[-2] - query.shape[-2] :]
@@ -33,4 +33,16 @@ def reference_attention(
         start += rank
     if causal:
         scores = scores.masked_fill(query_positions[:, None] < key_positions[None, :], float("-inf"))
-    return torch.softmax(scores, dim=-1) @ value
+    return scores
+
+
+def reference_attention(
+    query: Tensor,  # (..., Tq, R)
+    key: Tensor,  # (..., Tk, R)
+    value: Tensor,  # (..., Tk, Dv)
+    ranks: Sequence[int],
+    block_sizes: Sequence[int],
+    causal: bool,
+) -> Tensor:
+    """Return softmax(S) V with the scores S of `reference_scores`."""
+    return torch.softmax(reference_scores(query, key, ranks, block_sizes, causal), dim=-1) @ value

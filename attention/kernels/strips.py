@@ -97,18 +97,15 @@ class StripAttention(torch.autograd.Function):
     """Row strips over (N, T, R) queries and keys and (N, T, Dv) values; N is batch times heads."""
 
     @staticmethod
-    def forward(  # noqa: D102
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, ranks: tuple[int, ...], block_sizes: tuple[int, ...],
-        causal: bool,
-    ) -> Tensor:  # fmt: skip
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, problem: StripProblem) -> Tensor:  # noqa: D102
         ctx.save_for_backward(query, key, value)
-        ctx.arguments = (ranks, block_sizes, causal)
+        ctx.problem = problem
         output = torch.empty_like(value)
         with full_precision(query):
             for group in _groups(query):
-                work = _Strips(query[group], key[group], ranks, block_sizes, causal)
+                work = problem.strips(query, key, group)
                 for strip in work.strips:
-                    weights = work.weights(strip)
+                    weights = work.mixing(strip, work.weights(strip))
                     keys = value[group][:, : weights.shape[2]]
                     output[group, strip[0] : strip[1]] = torch.bmm(weights, keys)
         return output
@@ -117,13 +114,13 @@ class StripAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         query, key, value = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph: gradients that can be differentiated again
-            return *_reference_gradients(query, key, value, grad, *ctx.arguments), None, None, None
+            return *_dense_gradients(query, key, value, grad, ctx.problem), None
         grads = torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
         with full_precision(query):
             for group in _groups(query):
-                work = _Strips(query[group], key[group], *ctx.arguments)
+                work = ctx.problem.strips(query, key, group)
                 work.backward(value[group], grad[group], *(g[group] for g in grads))
-        return *grads, None, None, None
+        return *grads, None
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
@@ -131,15 +128,14 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
-def _reference_gradients(
-    query: Tensor, key: Tensor, value: Tensor, grad: Tensor, ranks: tuple[int, ...], block_sizes: tuple[int, ...],
-    causal: bool,
-) -> tuple[Tensor | None, ...]:  # fmt: skip
+def _dense_gradients(
+    query: Tensor, key: Tensor, value: Tensor, grad: Tensor, problem: StripProblem
+) -> tuple[Tensor | None, ...]:
     """Return gradients through the dense definition, with a graph of their own."""
     inputs = (query, key, value)
     wanted = [x for x in inputs if x.requires_grad]
     with full_precision(query):
-        output = reference_attention(query, key, value, ranks, block_sizes, causal)
+        output = problem.dense(query, key, value)
         found = iter(torch.autograd.grad(output, wanted, grad, create_graph=True))
     return tuple(next(found) if x.requires_grad else None for x in inputs)
 
@@ -151,13 +147,27 @@ def _groups(query: Tensor) -> list[slice]:
     return [slice(start, start + size) for start in range(0, query.shape[0], size)]
 
 
-class _Strips:
+class StripProblem:
+    """Levels, and how N sequences of them are computed: in strips, or densely."""
+
+    def __init__(self, ranks: tuple[int, ...], block_sizes: tuple[int, ...], causal: bool) -> None:
+        self.ranks, self.block_sizes, self.causal = ranks, block_sizes, causal
+
+    def strips(self, query: Tensor, key: Tensor, group: slice) -> Strips:
+        """Return the strips of a group of sequences."""
+        return Strips(query[group], key[group], self)
+
+    def dense(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return what the definition gives, which can be differentiated twice."""
+        return reference_attention(query, key, value, self.ranks, self.block_sizes, self.causal)
+
+
+class Strips:
     """The strips of a group of sequences: softmax weights one strip at a time, and their gradients."""
 
-    def __init__(
-        self, query: Tensor, key: Tensor, ranks: tuple[int, ...], block_sizes: tuple[int, ...], causal: bool
-    ) -> None:
-        self.query, self.key, self.causal = query, key, causal
+    def __init__(self, query: Tensor, key: Tensor, problem: StripProblem) -> None:
+        self.query, self.key = query, key
+        ranks, block_sizes, causal = problem.ranks, problem.block_sizes, problem.causal
         tokens = query.shape[1]
         self.strips, coarse = plan_strips(tokens, ranks, block_sizes, causal)
         starts = [sum(ranks[:level]) for level in range(len(ranks) + 1)]
@@ -169,6 +179,15 @@ class _Strips:
 
     def weights(self, strip: Strip) -> Tensor:
         """Return the softmax weights of a strip, (N, rows, keys), in a buffer that the next strip reuses."""
+        scores = self.scores(strip)
+        return torch.softmax(scores, dim=-1, out=scores)
+
+    def mixing(self, strip: Strip, weights: Tensor) -> Tensor:
+        """Return what values are multiplied by: the weights; a subclass may drop some."""
+        return weights
+
+    def scores(self, strip: Strip) -> Tensor:
+        """Return the scores of a strip, in a buffer that the next strip reuses."""
         start, stop, segments = strip
         count, rows, keys = self.query.shape[0], stop - start, segments[-1][1]
         scores = self.buffer[: count * rows * keys].view(count, rows, keys)
@@ -184,7 +203,7 @@ class _Strips:
                 part.add_(units)
         if self.mask is not None:
             square.add_(self.mask[:rows, :rows])
-        return torch.softmax(scores, dim=-1, out=scores)
+        return scores
 
     def pieces(self, square: Tensor, units: Tensor, start: int) -> list[tuple[Tensor, Tensor]]:
         """Pair the diagonal blocks of a strip's square with their units, the partial last one apart."""
@@ -208,9 +227,10 @@ class _Strips:
             start, stop, segments = strip
             weights = self.weights(strip)
             grad_rows, keys = grad[:, start:stop], weights.shape[2]
-            grad_value[:, :keys].baddbmm_(weights.mT, grad_rows)
+            grad_value[:, :keys].baddbmm_(self.mixing(strip, weights).mT, grad_rows)
             grad_scores = buffer[: weights.numel()].view_as(weights)
             torch.bmm(grad_rows, value[:, :keys].mT, out=grad_scores)
+            grad_scores = self.mixing(strip, grad_scores)
             torch.ops.aten._softmax_backward_data.out(grad_scores, weights, -1, weights.dtype, grad_input=grad_scores)
             for first, last, width in segments:
                 part = grad_scores[..., first:last]
@@ -247,5 +267,5 @@ def strip_attention(
         return value.new_zeros(batch, heads, tokens, value.shape[-1]) + 0 * (query.sum() + key.sum() + value.sum())
     wide = torch.promote_types(query.dtype, torch.float32)
     flat = [x.reshape(batch * heads, tokens, x.shape[-1]).to(wide) for x in (query, key, value)]
-    output = StripAttention.apply(*flat, ranks, block_sizes, causal)
+    output = StripAttention.apply(*flat, StripProblem(ranks, block_sizes, causal))
     return output.view(batch, heads, tokens, -1).to(value.dtype)

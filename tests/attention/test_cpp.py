@@ -19,6 +19,8 @@ from mlbtc.attention.kernels import cpp, native
 from mlbtc.attention.kernels.native import Problem, generate_decode, generate_kernels
 from mlbtc.errors import BackendError, CodegenError, SpecError
 from tests.attention.cases import LAYOUTS, LONG, TOLERANCES, Layout, draw, gradients
+from tests.attention.option_cases import EVERY, compare, draw_options
+from tests.attention.option_cases import dense as dense_with_options
 from tests.attention.oracle import oracle
 
 CAUSAL = pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
@@ -154,6 +156,16 @@ def test_fresh_memory_is_never_read(name: str, causal: bool) -> None:
     check(layout, layout.tokens // 3, causal, torch.float32)
 
 
+@CAUSAL
+@pytest.mark.parametrize("kind", [("lengths",), EVERY], ids=str)
+@pytest.mark.parametrize("name", ["fine-blocks-of-48", "coarse-below-sequence"])
+@pytest.mark.usefixtures("fresh_memory_is_filled")
+def test_fresh_memory_is_never_read_with_options(name: str, kind: tuple[str, ...], causal: bool) -> None:
+    layout = LONG[name]._replace(batch=2)
+    options = draw_options(layout, kind)
+    compare(layout, options, lambda x: dense_with_options(x, layout, causal, options), causal=causal, backend="cpp")
+
+
 @pytest.fixture
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
@@ -267,7 +279,7 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_build_that_fails_is_tried_once_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def fail(dtype: torch.dtype) -> None:
+    def fail(dtype: torch.dtype, options: bool) -> None:
         calls.append(dtype)
         raise CodegenError("the compiler is broken")
 
@@ -314,9 +326,9 @@ def test_the_source_is_the_same_each_time_and_has_no_torch(dtype: torch.dtype) -
 
 def test_the_structures_are_those_of_the_source() -> None:
     source = generate_kernels(torch.float32)
-    for name in native.VIEWS + native.SIZES:
+    for name in native.VIEWS + native.POINTERS + native.SIZES:
         assert name in source
-    assert ctypes.sizeof(Problem) == 8 * 4 * len(native.VIEWS) + 4 * 8 + 8 * len(native.SIZES)
+    assert ctypes.sizeof(Problem) == 8 * (4 * len(native.VIEWS) + len(native.POINTERS) + len(native.SIZES) + 3)
 
 
 @pytest.mark.slow
@@ -326,7 +338,7 @@ def test_vectors_of_other_widths(dtype: torch.dtype, width: int, monkeypatch: py
     # The compiler splits or fills vectors that the CPU does not have.
     monkeypatch.setattr(native, "vector_bytes", lambda: width)
     library = native.kernels.__wrapped__(dtype)
-    monkeypatch.setattr(cpp, "kernels", lambda dtype: library)
+    monkeypatch.setattr(cpp, "kernels", lambda dtype, options: library)
     for layout in (LONG["fine-blocks-of-48"], LONG["coarse-below-sequence"], LAYOUTS["grouped-heads"]):
         for causal in (True, False):
             check(layout, layout.tokens, causal, dtype)
