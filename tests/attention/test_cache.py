@@ -1,6 +1,7 @@
 """Decoding: chunks of any length, ragged batches, reordering and cropping, all against the full pass."""
 
 import copy
+import ctypes
 import pickle
 from collections.abc import Callable, Sequence
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 import mlbtc
 from mlbtc import AttentionSpec
 from mlbtc.attention import AttentionCache
-from mlbtc.attention.kernels import native
+from mlbtc.attention.kernels import decode, native
+from mlbtc.codegen.native import load_library
 from mlbtc.errors import SpecError
 from tests.attention.oracle import oracle
 
@@ -279,6 +281,15 @@ def test_every_half_precision_number_is_read_exactly(dtype: torch.dtype) -> None
     cache.attend(one, zero, zero)
     found = cache.attend(one, finite, one.to(dtype))
     torch.testing.assert_close(found, torch.sigmoid(finite.double()).float(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.skipif(native.compiler() is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_vectors_without_an_instruction_for_halves(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = load_library(native.generate_decode(dtype, width=16), name="mlr_decode_narrow")
+    library.mlr_decode.argtypes, library.mlr_decode.restype = [ctypes.c_void_p], None
+    monkeypatch.setattr(decode, "decode_kernels", lambda dtype: library)
+    test_every_half_precision_number_is_read_exactly(dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
