@@ -7,6 +7,7 @@ from mlbtc.attention.build import compile_attention, generate_attention
 from mlbtc.attention.cache import AttentionCache
 from mlbtc.attention.choice import Choice, choose_backend
 from mlbtc.attention.functional import BACKENDS, mlr_attention
+from mlbtc.attention.window_cache import GlobalWindowCache
 from mlbtc.spec.attention import AttentionSpec
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "AttentionCache",
     "AttentionSpec",
     "Choice",
+    "GlobalWindowCache",
     "choose_backend",
     "compile_attention",
     "generate_attention",

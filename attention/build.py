@@ -65,7 +65,7 @@ def generate_attention(spec: AttentionSpec, *, class_name: str | None = None, ta
     kernels = tuple(map(_body, KERNELS[spec.variant]))
     score = None if spec.score is None else score_context(spec)
     template = "attention_torch.py.jinja" if score is None else "bilinear_torch.py.jinja"
-    cacheable = spec.causal and spec.window is None
+    cacheable = spec.causal
     summary = f"{spec.name}: {spec.variant} attention, emitted by mlbtc. Needs torch only."
     header = _header(spec, report)
 

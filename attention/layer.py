@@ -14,6 +14,8 @@ from mlbtc.attention.cache import AttentionCache
 from mlbtc.attention.choice import Choice, choose_backend
 from mlbtc.attention.functional import mlr_attention
 from mlbtc.attention.kernels import feature_attention
+from mlbtc.attention.sequences import SequenceCache
+from mlbtc.attention.window_cache import GlobalWindowCache
 from mlbtc.codegen.loading import load_source
 from mlbtc.errors import SpecError
 from mlbtc.plan.score import plan_attention
@@ -80,7 +82,7 @@ class CompiledAttention(nn.Module):
 
     def new_cache(
         self, batch_size: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
-    ) -> AttentionCache:
+    ) -> SequenceCache:
         """Return an empty cache for `layer(x, cache=cache)`, where x holds the next tokens of every sequence.
 
         Args:
@@ -89,17 +91,19 @@ class CompiledAttention(nn.Module):
             device: of keys and values; that of the parameters by default.
 
         Raises:
-            SpecError: the layer is not causal, or has a sliding window.
+            SpecError: the layer is not causal.
         """
         spec, weight = self.spec, next(self.parameters())
         if not spec.causal:
             raise SpecError("a cache needs causal attention: the tokens of this layer also see later ones")
-        if spec.window is not None:
-            raise SpecError("there is no cache for sliding windows in this version")
         blocks = (None, *spec.block_sizes[1:])
         ranks = spec.ranks if spec.score is None else (plan_attention(spec).features,)
-        dtype, device = dtype or weight.dtype, device or weight.device
-        return AttentionCache(batch_size, spec.heads, ranks, blocks, spec.head_dimension, dtype=dtype, device=device)
+        dtype, device, sizes = dtype or weight.dtype, device or weight.device, (batch_size, spec.heads)
+        width, window = spec.head_dimension, spec.window
+        if spec.variant == "global_sliding_window":
+            assert window is not None
+            return GlobalWindowCache(*sizes, ranks, window, width, published=spec.published, dtype=dtype, device=device)
+        return AttentionCache(*sizes, ranks, blocks, width, window=window, dtype=dtype, device=device)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The class is made at run time: unpickling makes it again from the source.

@@ -45,11 +45,20 @@ def _cpu_model(info: Path = Path("/proc/cpuinfo")) -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def as_json(suite: str, settings: Settings, results: Sequence[Result], here: Mapping[str, Any]) -> str:
-    """Return the record of a run: `{"suite", "machine", "settings", "results"}`; times in seconds."""
+def as_json(
+    suite: str,
+    settings: Settings,
+    results: Sequence[Result],
+    here: Mapping[str, Any],
+    command: str = "",
+    memory: str = "",
+) -> str:
+    """Return the record of a run; times are in seconds, and `memory` says what `memory_bytes` of a timing means."""
     how = {**dataclasses.asdict(settings), "dtype": str(settings.dtype).removeprefix("torch.")}
     record = {
         "suite": suite,
+        "command": command,
+        "memory": memory,
         "machine": dict(here),
         "settings": how,
         "results": [dataclasses.asdict(result) for result in results],
@@ -88,10 +97,10 @@ def table(results: Sequence[Result]) -> Table:
     shown = Table(box=None, header_style="bold")
     for column in ("case", "sizes", "mode", "candidate"):
         shown.add_column(column, no_wrap=True)
-    for column in ("ms", "quartiles", "time / rival's", "rounds", "error"):
+    for column in ("ms", "quartiles", "time / rival's", "rounds", "error", "MiB"):
         shown.add_column(column, justify="right", no_wrap=True)
     for result in results:
-        sizes = " ".join(f"{name[0].upper()}{size}" for name, size in result.sizes.items())
+        sizes = " ".join(_short(name, size) for name, size in result.sizes.items())
         rival = next(timing for timing in result.timings if timing.name == result.rival)
         for place, timing in enumerate(result.timings):
             lead = (result.case, sizes, result.mode) if place == 0 else ("", "", "")
@@ -99,8 +108,26 @@ def table(results: Sequence[Result]) -> Table:
             mark = "~" if timing.noisy or rival.noisy else ""
             ratio = "rival" if timing is rival else f"{mark}{timing.ratio:.2f}"
             cells = (timing.name, f"{1e3 * timing.seconds:.2f}", f"{low}-{high}", ratio, str(timing.repetitions))
-            shown.add_row(*lead, *cells, f"{timing.error:.0e}", end_section=place == len(result.timings) - 1)
+            memory = "" if timing.memory_bytes is None else f"{timing.memory_bytes / 2**20:.1f}"
+            last = place == len(result.timings) - 1 and not result.absent
+            shown.add_row(*lead, *cells, f"{timing.error:.0e}", memory, end_section=last)
+        for one in result.absent:
+            shown.add_row("", "", "", one.name, "-", end_section=one is result.absent[-1])
     return shown
+
+
+def _short(name: str, size: int) -> str:
+    return f"{size} threads" if name == "threads" else f"{name[0].upper()}{size}"
+
+
+def reasons(results: Sequence[Result]) -> str:
+    """Return a line for each candidate that was not timed and why; empty where all were."""
+    lines = (
+        f"{result.mode}, {' '.join(_short(*size) for size in result.sizes.items())}: {one.name} {one.reason}"
+        for result in results
+        for one in result.absent
+    )
+    return "\n".join(dict.fromkeys(lines))
 
 
 def heading(suite: str, settings: Settings, here: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -30,3 +31,13 @@ def dense_per_level(
     scores = scores[..., :tokens, :tokens]
     later = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu(1)
     return torch.softmax(scores.masked_fill(later, float("-inf")), dim=-1) @ value
+
+
+@cache
+def compiled_flex(tokens: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Return causal FlexAttention for one number of tokens under torch.compile, which leaves whole blocks out."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    mask = create_block_mask(lambda b, h, i, j: i >= j, None, None, tokens, tokens, device="cpu")
+    compiled = torch.compile(flex_attention, dynamic=False)
+    return lambda query, key, value: compiled(query, key, value, block_mask=mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,11 +31,17 @@ class Candidate:
         name: as shown.
         run: does the work once; returns its results.
         expected: the same results in float64, from code that shares nothing with `run`.
+        memory_bytes: what it keeps between calls, such as a cache.
+        refused: why it is not run at all, or an empty string.
+        optional: whether it may fail, which is then recorded with the reason; wrong results are refused all the same.
     """
 
     name: str
     run: Callable[[], Sequence[Tensor]]
     expected: Sequence[Tensor]
+    memory_bytes: int | None = None
+    refused: str = ""
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +53,16 @@ class Case:
         sizes: dimensions by name.
         rival: the name of the candidate that ratios refer to.
         build: takes a seed; returns the candidates of each mode ("forward", "forward+backward").
+        threads: threads of torch for this case; None for those of the settings.
+        peaks: measures the peak memory of candidates by name in the mode "forward+backward", given seed and threads.
     """
 
     name: str
     sizes: Mapping[str, int]
     rival: str
     build: Callable[[int], Mapping[str, Sequence[Candidate]]]
+    threads: int | None = None
+    peaks: Callable[[int, int], Mapping[str, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,7 @@ class Timing:
         quartiles: of the same rounds.
         ratio: median over the rival's median; below 1 is faster than the rival.
         repetitions: timed rounds.
+        memory_bytes: what it keeps (a cache), or its peak memory, where either was measured.
     """
 
     name: str
@@ -101,11 +113,20 @@ class Timing:
     quartiles: tuple[float, float]
     ratio: float
     repetitions: int
+    memory_bytes: int | None = None
 
     @property
     def noisy(self) -> bool:
         """Whether the third quartile is more than a quarter above the first."""
         return self.quartiles[1] > 1.25 * self.quartiles[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A candidate that was not timed, and why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +138,7 @@ class Result:
     mode: str
     rival: str
     timings: tuple[Timing, ...]
+    absent: tuple[Absent, ...] = ()
 
 
 def run_cases(
@@ -139,12 +161,16 @@ def run_cases(
     """
     results: list[Result] = []
     threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
     try:
         for case in cases:
             progress(f"{case.name}, {', '.join(f'{name} {size}' for name, size in case.sizes.items())}")
+            torch.set_num_threads(case.threads or settings.threads)
             for mode, candidates in case.build(settings.seed).items():
-                results.append(_contest(case, mode, candidates, settings, clock))
+                result = _contest(case, mode, candidates, settings, clock)
+                peaks = case.peaks if mode == "forward+backward" else None
+                if peaks is not None:
+                    result = _with_peaks(result, peaks(settings.seed, case.threads or settings.threads))
+                results.append(result)
     finally:
         torch.set_num_threads(threads)
     return results
@@ -154,14 +180,46 @@ def _contest(case: Case, mode: str, candidates: Sequence[Candidate], settings: S
     names = [candidate.name for candidate in candidates]
     if case.rival not in names:
         raise BenchmarkError(f"{case.name}: no candidate is called {case.rival!r}; found {', '.join(names)}")
-    errors = [check(candidate, f"{case.name}, {mode}", settings.dtype) for candidate in candidates]
-    rounds = measure([candidate.run for candidate in candidates], settings, clock)
-    rival = statistics.median(rounds[names.index(case.rival)])
+    there, errors, absent = [], [], []
+    for candidate in candidates:
+        error = _error_or_reason(candidate, f"{case.name}, {mode}", settings.dtype)
+        if isinstance(error, str):
+            absent.append(Absent(candidate.name, error))
+        else:
+            there.append(candidate)
+            errors.append(error)
+    rounds = measure([candidate.run for candidate in there], settings, clock)
+    medians = [statistics.median(times) for times in rounds]
+    rival = next(median for one, median in zip(there, medians, strict=True) if one.name == case.rival)
     timings = tuple(
-        Timing(name, error, (median := statistics.median(times)), _quartiles(times), median / rival, len(times))
-        for name, error, times in zip(names, errors, rounds, strict=True)
+        Timing(one.name, error, median, _quartiles(times), median / rival, len(times), one.memory_bytes)
+        for one, error, median, times in zip(there, errors, medians, rounds, strict=True)
     )
-    return Result(case.name, case.sizes, mode, case.rival, timings)
+    return Result(case.name, case.sizes, mode, case.rival, timings, absent=tuple(absent))
+
+
+def _with_peaks(result: Result, peaks: Mapping[str, int]) -> Result:
+    timings = (dataclasses.replace(timing, memory_bytes=peaks.get(timing.name)) for timing in result.timings)
+    return dataclasses.replace(result, timings=tuple(timings))
+
+
+def _error_or_reason(candidate: Candidate, where: str, dtype: torch.dtype) -> float | str:
+    """Return the error of a candidate, or why it does not run.
+
+    Raises:
+        BenchmarkError: its results are wrong.
+    """
+    if candidate.refused:
+        return candidate.refused
+    try:
+        return check(candidate, where, dtype)
+    except BenchmarkError:
+        raise
+    except Exception as error:
+        if not candidate.optional:
+            raise
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+        return f"does not run: {type(error).__name__}: {first[:200]}"
 
 
 def check(candidate: Candidate, where: str, dtype: torch.dtype) -> float:

@@ -107,7 +107,11 @@ def results() -> str:
 def _result_table(record: dict[str, Any], title: str, ours: str) -> str:
     machine, settings = record["machine"], record["settings"]
     ratios: dict[str, dict[str, str]] = {}
-    for result in record["results"]:
+    # Of a record with several numbers of threads the table shows the largest, and where sizes are many, training only.
+    shown = [x for x in record["results"] if x["sizes"].get("threads", settings["threads"]) == settings["threads"]]
+    if len({(x["mode"], x["sizes"]["tokens"]) for x in shown}) > 8:
+        shown = [result for result in shown if result["mode"] != "forward"]
+    for result in shown:
         timings = {timing["name"]: timing for timing in result["timings"]}
         column = f"{result['mode']}, {result['sizes']['tokens']} tokens"
         if ours in timings:

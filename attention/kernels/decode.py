@@ -8,99 +8,71 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mlbtc.attention.kernels.native import CHUNK_KEYS, PANEL_KEYS, Decode, Level, decode_kernels, missing
+from mlbtc.attention.kernels.kept import CachedLevel, CachedValues
+from mlbtc.attention.kernels.native import CHUNK_KEYS, DTYPES, Decode, Level, decode_kernels, missing, working_dtype
 
 ELEMENTS_PER_THREAD = 1 << 16
 """Keys and values worth waking another thread for."""
 
 
-class CachedLevel:
-    """The keys of a level: `(batch, heads, panels, rank, PANEL_KEYS)`, key t of the block in lane t % PANEL_KEYS."""
-
-    def __init__(self, keys: Tensor, block: int | None, first: int) -> None:
-        self.keys, self.block, self.first = keys, block, first
-
-    @property
-    def rank(self) -> int:
-        """Features of the level."""
-        return self.keys.shape[3]
-
-    def start(self, length: int) -> int:
-        """Return where the block of the last of `length` tokens starts."""
-        return (length - 1) // self.block * self.block if self.block and length else 0
-
-    def count(self, length: int) -> int:
-        """Return how many keys of a sequence are kept."""
-        return length - self.start(length)
-
-    def reserve(self, tokens: int) -> None:
-        """Make space for the block of a sequence of `tokens` tokens."""
-        needed = -(-min(tokens, self.block or tokens) // PANEL_KEYS)
-        if self.keys.shape[2] < needed:
-            grown = self.keys.new_empty(*self.keys.shape[:2], needed, *self.keys.shape[3:])
-            grown[:, :, : self.keys.shape[2]] = self.keys
-            self.keys = grown
-
-    def write(self, rows: slice, key: Tensor, old: int) -> None:
-        """Keep what the current block needs of new keys `(B, heads, n, R)` that follow `old` tokens."""
-        total = old + key.shape[2]
-        begin = max(old, self.start(total))
-        places = torch.arange(begin, total, device=key.device) - self.start(total)
-        kept = key[:, :, begin - old :, self.first : self.first + self.rank]
-        self.keys[rows][:, :, places // PANEL_KEYS, :, places % PANEL_KEYS] = kept.permute(2, 0, 1, 3)
-
-    def read(self, rows: slice, length: int) -> Tensor:
-        """Return the kept keys `(B, heads, count, rank)` of sequences of one length."""
-        return self.keys[rows].transpose(3, 4).flatten(2, 3)[:, :, : self.count(length)]
-
-
 class Decoder:
     """Appends one token to every sequence of a cache and attends; made anew when the cache's memory has moved.
 
+    Half precision is computed in float32.
+
     Args:
-        levels: of the cache.
-        values: `(B, Hkv, capacity, Dv)`.
+        levels: of the cache; a single one where the values are those of a window.
+        values: of the cache.
         heads: query heads.
-        scale: None for 1 / sqrt(features), one number, or one per level.
+        scales: a factor per feature.
     """
 
     def __init__(
-        self, levels: Sequence[CachedLevel], values: Tensor, heads: int, scale: float | Sequence[float] | None
+        self, levels: Sequence[CachedLevel], values: CachedValues, heads: int, scales: Sequence[float]
     ) -> None:
-        self.levels, self.values, self.heads = levels, values, heads
-        features = sum(level.rank for level in levels)
-        if scale is None:
-            scale = features**-0.5
-        per_level = [scale] * len(levels) if isinstance(scale, int | float) else scale
-        self.scales = [float(factor) for factor, x in zip(per_level, levels, strict=True) for _ in range(x.rank)]
-        known = values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
-        self.native = known and values.numel() > 0 and heads > 0 and not missing(values.dtype)
+        self.levels, self.values, self.heads, self.scales = levels, values, heads, scales
+        memory = values.data
+        known = memory.device.type == "cpu" and memory.dtype in DTYPES
+        self.native = known and memory.numel() > 0 and heads > 0 and not missing(memory.dtype)
         if self.native:
-            self._prepare(features)
+            self._prepare()
 
-    def _prepare(self, features: int) -> None:
+    def _prepare(self) -> None:
         """Fill in what stays the same from token to token."""
-        batch, key_heads, capacity, width = self.values.shape
-        real = ctypes.c_float if self.values.dtype == torch.float32 else ctypes.c_double
+        batch, key_heads, capacity, width = self.values.data.shape
+        features = len(self.scales)
+        real = ctypes.c_double if self.values.data.dtype == torch.float64 else ctypes.c_float
         self._lengths = (ctypes.c_int64 * batch)()
-        levels = (Level(x.keys.data_ptr(), x.keys.shape[2], x.rank, x.block or 0, x.first) for x in self.levels)
+        levels = (Level(x.data.data_ptr(), x.data.shape[2], x.rank, x.span or 0, x.first_feature) for x in self.levels)
         self._kept = (Level * len(self.levels))(*levels), (real * features)(*self.scales)
         self._call = Decode(
             levels=ctypes.addressof(self._kept[0]), scales=ctypes.addressof(self._kept[1]),
-            lengths=ctypes.addressof(self._lengths), values=self.values.data_ptr(), level_count=len(self.levels),
+            lengths=ctypes.addressof(self._lengths), values=self.values.data.data_ptr(), level_count=len(self.levels),
             batch=batch, heads=self.heads, key_heads=key_heads, features=features, width=width, capacity=capacity,
+            window=self.values.span or 0,
         )  # fmt: skip
-        self._function = decode_kernels(self.values.dtype).mlr_decode
+        self._function = decode_kernels(self.values.data.dtype).mlr_decode
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Return `(B, H, 1, Dv)` for one new token `(B, heads, 1, features)` of every sequence of `lengths`."""
+        """Return what one new token `(B, heads, 1, features)` of every sequence of `lengths` attends to.
+
+        Args:
+            query: in the dtype of the computation.
+            key: in the dtype of the cache.
+            value: in the dtype of the cache.
+            lengths: of the sequences, without the new token.
+
+        Returns:
+            `(B, H, 1, Dv)` in the dtype of the query.
+        """
         if not self.native:
             return _torch(query * query.new_tensor(self.scales), key, value, self.levels, self.values, lengths)
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-        call = self._call
+        call, seen = self._call, self.values.count(max(lengths) + 1)
+        assert query.dtype == working_dtype(self.values.data.dtype)
         self._lengths[:] = list(lengths)
-        call.chunks = max(lengths) // CHUNK_KEYS + 1
-        work = call.batch * call.key_heads * (max(lengths) + 1) * (call.features + call.width)
+        call.chunks = (seen - 1) // CHUNK_KEYS + 1
+        work = call.batch * call.key_heads * seen * (call.features + call.width)
         call.threads = min(torch.get_num_threads(), work // ELEMENTS_PER_THREAD + 1)
         output = query.new_empty(call.batch, call.heads, 1, call.width)
         partial = query.new_empty(call.batch * call.heads * call.chunks * (call.width + 2))
@@ -111,7 +83,12 @@ class Decoder:
 
 
 def _torch(
-    query: Tensor, key: Tensor, value: Tensor, levels: Sequence[CachedLevel], values: Tensor, lengths: Sequence[int]
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    levels: Sequence[CachedLevel],
+    values: CachedValues,
+    lengths: Sequence[int],
 ) -> Tensor:
     rows = [slice(None)] if len(set(lengths)) == 1 else [slice(row, row + 1) for row in range(len(lengths))]
     parts = [_torch_rows(row, query[row], key[row], value[row], levels, values, lengths[row][0]) for row in rows]
@@ -119,18 +96,19 @@ def _torch(
 
 
 def _torch_rows(
-    rows: slice, query: Tensor, key: Tensor, value: Tensor, levels: Sequence[CachedLevel], values: Tensor, length: int
-) -> Tensor:
+    rows: slice, query: Tensor, key: Tensor, value: Tensor, levels: Sequence[CachedLevel], values: CachedValues,
+    length: int,
+) -> Tensor:  # fmt: skip
     """Decode sequences of one length: one batched product per level over its panels, one softmax, one product."""
     batch, heads, _, features = query.shape
-    grouped = query.reshape(batch, key.shape[1], 1, -1, features)
-    scores = query.new_zeros(batch, key.shape[1], grouped.shape[3], length + 1)
+    grouped = query.reshape(batch, key.shape[1], -1, features)
+    seen = values.count(length + 1)
+    scores = query.new_zeros(batch, key.shape[1], grouped.shape[2], seen)
     for level in levels:
         level.write(rows, key, length)
-        count = level.count(length + 1)
-        panels = level.keys[rows][:, :, : -(-count // PANEL_KEYS)]
-        products = grouped[..., level.first : level.first + level.rank] @ panels  # (B, Hkv, panels, groups, PANEL_KEYS)
-        scores[..., length + 1 - count :] += products.transpose(2, 3).flatten(3)[..., :count]
-    values[rows, :, length] = value[:, :, 0]
-    output = torch.softmax(scores, dim=-1) @ values[rows, :, : length + 1]
+        products = level.products(rows, grouped, length + 1)
+        scores[..., seen - products.shape[3] :] += products
+    values.write(rows, value, length)
+    # Keys and values of a window are in the same slots, so their order does not matter.
+    output = torch.softmax(scores, dim=-1) @ values.data[rows, :, :seen].to(query.dtype)
     return output.reshape(batch, heads, 1, -1)

@@ -94,8 +94,9 @@ def generate_kernels(dtype: torch.dtype, width: int | None = None, *, options: b
 
 
 def generate_decode(dtype: torch.dtype, width: int | None = None) -> str:
-    """Return the C++ source of decoding for float32 or float64."""
-    return render("decode_cpp.jinja", context=kernel_context(dtype, width or vector_bytes()))
+    """Return the C++ source of decoding; keys and values are in `dtype`, half precision is computed in float."""
+    context = kernel_context(working_dtype(dtype), width or vector_bytes())
+    return render("decode_cpp.jinja", context=context, stored=str(dtype).removeprefix("torch."))
 
 
 class View(ctypes.Structure):
@@ -166,7 +167,18 @@ class Level(ctypes.Structure):
 
 
 DECODE_POINTERS = ("query", "key", "value", "values", "output", "partial", "scales", "lengths", "levels")
-DECODE_SIZES = ("level_count", "batch", "heads", "key_heads", "features", "width", "capacity", "chunks", "threads")
+DECODE_SIZES = (
+    "level_count",
+    "batch",
+    "heads",
+    "key_heads",
+    "features",
+    "width",
+    "capacity",
+    "chunks",
+    "threads",
+    "window",
+)
 
 
 class Decode(ctypes.Structure):

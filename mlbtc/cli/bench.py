@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,6 +37,12 @@ Warmup = Annotated[int, typer.Option(help="Rounds before timing.")]
 Seed = Annotated[int, typer.Option(help="Seed of the random operands.", min=0, max=2**63 - 1)]
 Out = Annotated[Path | None, typer.Option(help="Also write the results, machine and settings as JSON.")]
 
+Tokens = Annotated[list[int], typer.Option(help="Sequence lengths; repeat for several.", show_default=False)]
+CaseNames = Annotated[list[str], typer.Option(help="A head to time, such as '8 x 8'; repeat for several.")]
+ThreadCounts = Annotated[list[int], typer.Option(help="Threads of torch, its own choice by default; repeatable.")]
+Full = Annotated[bool, typer.Option("--full", help="Every size: an hour or more, for a record.")]
+FULL_TOKENS = (256, 512, 1024, 2048, 4096, 8192)
+
 Backends = Annotated[list[str], typer.Option(help="A backend of mlr_attention; repeat for several.")]
 
 
@@ -58,15 +66,20 @@ def linear_command(
     """
     from mlbtc.benchmarks.cases import linear_cases
 
-    _run("linear", lambda: linear_cases(width, tokens), threads, seconds, repetitions, warmup, seed, out)
+    counts = [] if threads is None else [threads]
+    _run("linear", lambda _: linear_cases(width, tokens), counts, seconds, repetitions, warmup, seed, out)
 
 
 def attention_command(
-    tokens: Annotated[list[int], typer.Option(help="Sequence lengths; repeat for several.")] = [512, 1024],  # noqa: B006
+    tokens: Tokens = [],  # noqa: B006
     batch: Annotated[int, typer.Option(help="Sequences per call.")] = 1,
     heads: Annotated[int, typer.Option(help="Heads of 64 features.")] = 8,
     backend: Backends = ["auto", "strips"],  # noqa: B006
-    threads: Threads = None,
+    case: CaseNames = [],  # noqa: B006
+    threads: ThreadCounts = [],  # noqa: B006
+    flex: Annotated[bool | None, typer.Option(help="Time compiled FlexAttention too; only with --full.")] = None,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory of forward and backward.")] = True,
+    full: Full = False,
     seconds: Seconds = 1.5,
     repetitions: Repetitions = 5,
     warmup: Warmup = 2,
@@ -76,25 +89,51 @@ def attention_command(
     """Time causal MLR attention against scaled_dot_product_attention and the dense method, one matrix per level.
 
     Five heads of 64 features: eight levels of 8, 32|8|6|4|4|4|4|2, 48|16, 40|16|4|4, and one level of 64, which is
-    standard attention; blocks halve from level to level. SDPA computes standard attention in all of them.
+    standard attention; blocks halve from level to level. SDPA and FlexAttention compute standard attention in all of
+    them. Without options 512 and 2048 tokens, a few minutes; --full takes 256 to 8192 tokens, one thread and all.
 
-        mlbtc bench attention --tokens 256 --tokens 2048 --heads 4
-        mlbtc bench attention --backend auto --backend strips --threads 1 --out attention.json
+    The last column is the largest resident memory during one forward and backward pass, after a warm-up and beyond what
+    was there before, in a process of its own. What cannot run is listed with the reason.
+
+        mlbtc bench attention --tokens 256 --tokens 2048 --case "8 x 8"
+        mlbtc bench attention --full --out attention.json
     """
+    from mlbtc.benchmarks import memory as peaks
     from mlbtc.benchmarks.cases import attention_cases
 
+    tokens = tokens or (list(FULL_TOKENS) if full else [512, 2048])
+    missing = peaks.unavailable() if memory else ""
+    note = f"no peak memory: {missing}" if missing else ""
+
+    def make(counts: list[int]) -> list[Case]:
+        return attention_cases(
+            tokens, batch, heads, backend, names=case, threads=counts, flex=full if flex is None else flex,
+            memory=memory and not missing,
+        )  # fmt: skip
+
+    ours = f"mlbtc {backend[0]}"
     _run(
         "attention",
-        lambda: attention_cases(tokens, batch, heads, backend),
-        threads, seconds, repetitions, warmup, seed, out,
-    )  # fmt: skip
+        make,
+        _counts(threads, full),
+        seconds,
+        repetitions,
+        warmup,
+        seed,
+        out,
+        ours=ours,
+        note=note,
+        memory=peaks.DEFINITION,
+    )
 
 
 def decode_command(
-    tokens: Annotated[list[int], typer.Option(help="Tokens so far; repeat for several.")] = [1024, 4096],  # noqa: B006
+    tokens: Tokens = [],  # noqa: B006
     batch: Annotated[int, typer.Option(help="Sequences per call.")] = 1,
     heads: Annotated[int, typer.Option(help="Heads of 64 features.")] = 8,
-    threads: Threads = None,
+    case: CaseNames = [],  # noqa: B006
+    threads: ThreadCounts = [],  # noqa: B006
+    full: Full = False,
     seconds: Seconds = 0.5,
     repetitions: Repetitions = 20,
     warmup: Warmup = 5,
@@ -104,32 +143,80 @@ def decode_command(
     """Time one more token against scaled_dot_product_attention over a full cache.
 
     The heads of `mlbtc bench attention`; mlbtc keeps per level the keys of the current block, and every block is full.
+    The last column is the memory of keys and values. Without options 1024 and 4096 tokens; --full takes 256 to 8192
+    tokens, one thread and all.
 
         mlbtc bench decode --tokens 4096 --batch 4
-        mlbtc bench decode --threads 1 --out decode.json
+        mlbtc bench decode --full --out decode.json
     """
-    from mlbtc.benchmarks.decode import decode_cases
+    from mlbtc.benchmarks.decode import CACHE, decode_cases
 
-    _run("decode", lambda: decode_cases(tokens, batch, heads), threads, seconds, repetitions, warmup, seed, out)
+    tokens = tokens or (list(FULL_TOKENS) if full else [1024, 4096])
+
+    def make(counts: list[int]) -> list[Case]:
+        return decode_cases(tokens, batch, heads, names=case, threads=counts)
+
+    _run(
+        "decode",
+        make,
+        _counts(threads, full),
+        seconds,
+        repetitions,
+        warmup,
+        seed,
+        out,
+        ours=CACHE,
+        memory="keys and values that are kept",
+    )
+
+
+def figure_command(
+    record: Annotated[Path, typer.Argument(help="A file that `mlbtc bench attention` or `decode` wrote.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The figure; .png, .svg or .pdf. [record].png")
+    ] = None,
+) -> None:
+    """Draw a record of attention or decoding: time and memory over the rival's, by the number of tokens.
+
+    mlbtc bench figure attention.json
+    mlbtc bench figure decode.json -o decode.svg
+    """
+    from mlbtc.benchmarks.figures import draw, read_record
+    from mlbtc.benchmarks.record import check_writable
+
+    out = record.with_suffix(".png") if out is None else out
+    found = read_record(record)
+    check_writable(out)
+    draw(found, out)
+    typer.echo(f"wrote {out}")
+
+
+def _counts(threads: list[int], full: bool) -> list[int]:
+    """Return the numbers of threads to time with; none for the choice of torch."""
+    import torch
+
+    return list(dict.fromkeys(threads or ([1, torch.get_num_threads()] if full else [])))
 
 
 def _run(
-    suite: str, make: Callable[[], list[Case]], threads: int | None, seconds: float, repetitions: int, warmup: int,
-    seed: int, out: Path | None,
+    suite: str, make: Callable[[list[int]], list[Case]], threads: list[int], seconds: float, repetitions: int,
+    warmup: int, seed: int, out: Path | None, *, ours: str = "", note: str = "",
+    memory: str = "",
 ) -> None:  # fmt: skip
     import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from mlbtc.benchmarks import record
+    from mlbtc.benchmarks import record, summary
     from mlbtc.benchmarks.runner import Settings, run_cases
 
-    threads = torch.get_num_threads() if threads is None else threads
-    settings = Settings(seconds=seconds, warmup=warmup, repetitions=repetitions, threads=threads, seed=seed)
-    cases = make()
+    most = max(threads, default=torch.get_num_threads())
+    settings = Settings(seconds=seconds, warmup=warmup, repetitions=repetitions, threads=most, seed=seed)
+    # One number of threads is a setting, several are sizes of the cases.
+    cases = make(threads if len(threads) > 1 else [])
     if out is not None:
         record.check_writable(out)
-    here = record.machine(threads)
+    here = record.machine(most)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=len(cases), completed=-1)
@@ -140,11 +227,16 @@ def _run(
     plain.width = max(plain.width, TABLE_WIDTH)
     plain.print(record.heading(suite, settings, here), markup=False, soft_wrap=True)
     plain.print(record.table(results))
+    for text in (note, record.reasons(results), summary.ratios(results, ours)):
+        if text:
+            plain.print(text, markup=False, soft_wrap=True)
     if out is not None:
-        record.write(out, record.as_json(suite, settings, results, here))
+        command = shlex.join(["mlbtc", *sys.argv[1:]])
+        record.write(out, record.as_json(suite, settings, results, here, command, memory))
         plain.print(f"wrote {out}", markup=False, soft_wrap=True)
 
 
 app.command("linear", help=teach(linear_command.__doc__))(linear_command)
 app.command("attention", help=teach(attention_command.__doc__))(attention_command)
 app.command("decode", help=teach(decode_command.__doc__))(decode_command)
+app.command("figure", help=teach(figure_command.__doc__))(figure_command)

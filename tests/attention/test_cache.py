@@ -1,7 +1,9 @@
 """Decoding: chunks of any length, ragged batches, reordering and cropping, all against the full pass."""
 
+import copy
+import ctypes
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -12,7 +14,8 @@ from torch import Tensor, nn
 import mlbtc
 from mlbtc import AttentionSpec
 from mlbtc.attention import AttentionCache
-from mlbtc.attention.kernels import native
+from mlbtc.attention.kernels import decode, native
+from mlbtc.codegen.native import load_library
 from mlbtc.errors import SpecError
 from tests.attention.oracle import oracle
 
@@ -29,7 +32,7 @@ SPEC = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 @pytest.fixture(params=["cpp", "torch"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "torch":
-        monkeypatch.setattr(native, "_built", {torch.float32: "switched off", torch.float64: "switched off"})
+        monkeypatch.setattr(native, "_built", dict.fromkeys((torch.float32, torch.float64), "switched off"))
 
 
 def make(spec: AttentionSpec, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -61,7 +64,10 @@ def test_chunks_of_any_length_equal_the_full_pass(spec: AttentionSpec, chunks: l
     assert cache.lengths == [40, 40]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 3e-2)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float16, 1e-2), (torch.bfloat16, 3e-2)], ids=str
+)
+@pytest.mark.usefixtures("kernels")
 def test_dtypes(dtype: torch.dtype, tolerance: float) -> None:
     spec = SPECS["mlr"]
     layer, x = make(spec, dtype), draw(spec, 20, dtype=dtype)
@@ -150,7 +156,7 @@ def test_a_full_block_has_the_elements_of_the_paper_and_never_more(ranks: tuple[
 def test_memory_holds_little_more_than_what_is_kept() -> None:
     cache = AttentionCache(1, 1, (4, 4), (None, 64), 4)
     cache.attend(*(torch.zeros(1, 1, 4096, width) for width in (8, 8, 4)))
-    stored = sum(level.keys.numel() for level in cache._levels)
+    stored = sum(level.data.numel() for level in cache._levels)
     assert stored <= 2 * (4 * 4096 + 4 * 64)
 
 
@@ -190,6 +196,116 @@ def test_crop_is_exact_or_refused(tokens: int, kept: int) -> None:
     torch.testing.assert_close(found, layer(x[:, : end + 8])[:, end:].detach(), rtol=1e-10, atol=1e-10)
 
 
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(moves=st.lists(st.integers(-6, 8), min_size=1, max_size=12))
+def test_appends_between_crops_are_exact(moves: list[int]) -> None:
+    spec = AttentionSpec.mlr(width=6, heads=1, ranks=(2, 2, 2), context=12, block_sizes=(12, 6, 3))
+    layer, x = make(spec), draw(spec, 100, batch=1)
+    cache, full, length = layer.new_cache(1), layer(x).detach(), 0
+    for move in moves:
+        if move >= 0:
+            found = in_chunks(layer, x[:, length : length + move], [move], cache)
+            torch.testing.assert_close(found, full[:, length : length + move], rtol=1e-10, atol=1e-10)
+            length += move
+            continue
+        try:
+            cache.crop(max(0, length + move))
+        except SpecError:
+            assert cache.lengths == [length]
+        else:
+            length = max(0, length + move)
+
+
+def test_a_second_crop_knows_what_the_first_one_lost() -> None:
+    cache = AttentionCache(1, 1, (1, 1), (None, 4), 1)
+    cache.attend(*(torch.zeros(1, 1, 5, width) for width in (2, 2, 1)))
+    cache.crop(4)  # the key of token 4 has overwritten that of token 0
+    assert cache.key_elements() == 4
+    with pytest.raises(SpecError, match="cannot crop 4 tokens to 3: blocks of 4 keep only what is from token 4 on"):
+        cache.crop(3)
+    cache.crop(0)
+    assert (cache.lengths, cache.key_elements(), cache.value_elements()) == ([0], 0, 0)
+
+
+# Copies ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, AttentionCache.clone, AttentionCache.to, lambda cache: pickle.loads(pickle.dumps(cache))],
+    ids=["deepcopy", "clone", "to", "pickle"],
+)
+def test_copies_go_their_own_way(copied: Callable[[AttentionCache], AttentionCache]) -> None:
+    layer, x = make(SPECS["mlr"]), draw(SPECS["mlr"], 20)
+    cache = layer.new_cache(2)
+    in_chunks(layer, x[:, :11], [10, 1], cache)
+    other = copied(cache)
+    in_chunks(layer, -x[:, 11:], [1] * 9, other)
+    assert (cache.lengths, other.lengths) == ([11, 11], [20, 20])
+    found = in_chunks(layer, x[:, 11:], [1] * 9, cache)
+    torch.testing.assert_close(found, layer(x)[:, 11:].detach(), rtol=1e-10, atol=1e-10)
+
+
+def test_a_cache_moves_to_another_dtype_and_device() -> None:
+    layer, x = make(SPECS["mlr"]), draw(SPECS["mlr"], 20)
+    cache = layer.new_cache(2)
+    in_chunks(layer, x[:, :11], [10, 1], cache)
+    half = cache.to(dtype=torch.bfloat16)
+    assert (half.dtype, cache.dtype, half.lengths) == (torch.bfloat16, torch.float64, [11, 11])
+    found = in_chunks(layer, x[:, 11:], [1] * 9, half)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, layer(x)[:, 11:].detach(), rtol=3e-2, atol=3e-2)
+    assert cache.to("meta").device.type == "meta"
+    with pytest.raises(SpecError, match=r"floating-point dtype, found torch\.int64"):
+        cache.to(dtype=torch.int64)
+
+
+# Half precision -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.usefixtures("kernels")
+def test_every_half_precision_number_is_read_exactly(dtype: torch.dtype) -> None:
+    numbers = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    # One token attends to itself: the output is its value. 65 features: vectors and a rest.
+    count = -(-numbers.numel() // 65)
+    values = torch.cat([numbers, numbers.new_zeros(65 * count - numbers.numel())]).view(1, count, 1, 65)
+    cache = AttentionCache(1, count, (1,), (None,), 65, dtype=dtype)
+    found = cache.attend(*(torch.zeros(1, count, 1, 1, dtype=torch.float32) for _ in range(2)), values)
+    torch.testing.assert_close(found, values.float(), rtol=0, atol=0, equal_nan=True)
+    # As keys: the score of a token with itself, against one whose score is 0 and whose value is 0.
+    finite = numbers[numbers.isfinite() & (numbers.abs() < 8)].view(1, -1, 1, 1)
+    cache = AttentionCache(1, finite.shape[1], (1,), (None,), 1, dtype=dtype)
+    one, zero = torch.ones_like(finite, dtype=torch.float32), torch.zeros_like(finite)
+    cache.attend(one, zero, zero)
+    found = cache.attend(one, finite, one.to(dtype))
+    torch.testing.assert_close(found, torch.sigmoid(finite.double()).float(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.skipif(native.compiler() is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_vectors_without_an_instruction_for_halves(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = load_library(native.generate_decode(dtype, width=16), name="mlr_decode_narrow")
+    library.mlr_decode.argtypes, library.mlr_decode.restype = [ctypes.c_void_p], None
+    monkeypatch.setattr(decode, "decode_kernels", lambda dtype: library)
+    test_every_half_precision_number_is_read_exactly(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("ranks", [(8, 5, 3), (16,)], ids=str)
+def test_half_precision_sums_in_float(dtype: torch.dtype, ranks: tuple[int, ...]) -> None:
+    tokens, blocks = 1100, (None, 550, 50)[: len(ranks)]
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 2, tokens, 16, generator=generator).to(dtype) for _ in range(3))
+    cache = AttentionCache(2, 2, ranks, blocks, 16, dtype=dtype)
+    cache.attend(query[:, :, :-1], key[:, :, :-1], value[:, :, :-1])
+    found = cache.attend(query[:, :, -1:].float(), key[:, :, -1:], value[:, :, -1:])
+    expected = oracle(query[:, :, -1:], key, value, list(ranks), list(blocks))
+    # The inputs are the same numbers in float64: what differs is the order of sums in float32.
+    torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=2e-5)
+
+
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +326,54 @@ def test_lengths_that_do_not_fit(lengths: list[int]) -> None:
     layer = make(SPECS["mlr"])
     with torch.no_grad(), pytest.raises(SpecError, match="lengths"):
         layer(draw(SPECS["mlr"], 3), cache=layer.new_cache(2), lengths=lengths)
+
+
+Q, K, V = torch.zeros(2, 2, 3, 4), torch.zeros(2, 1, 3, 4), torch.zeros(2, 1, 3, 5)
+BAD_CALLS = {
+    "integers": ((Q, K.long(), V), "key must be .* floating-point dtype, found .* torch.int64"),
+    "three-dimensions": ((Q[0], K, V), r"query must be .* found \(2, 3, 4\)"),
+    "features-of-query": ((Q[..., :3], K, V), r"takes queries .* found \(2, 2, 3, 3\)"),
+    "batch-of-query": ((Q[:1], K, V), "takes queries"),
+    "tokens": ((Q, K[:, :, :2], V), "takes keys"),
+    "features-of-value": ((Q, K, V[..., :2]), "and values"),
+    "device": ((Q, K, V.to("meta")), "the cache is on cpu and value on meta"),
+}
+
+
+@pytest.mark.parametrize(("tensors", "message"), BAD_CALLS.values(), ids=BAD_CALLS.keys())
+def test_tensors_that_do_not_fit(tensors: tuple[Tensor, Tensor, Tensor], message: str) -> None:
+    cache = AttentionCache(2, 1, (3, 1), (None, 2), 5)
+    with pytest.raises(SpecError, match=message):
+        cache.attend(*tensors)
+    assert cache.lengths == [0, 0]
+
+
+@pytest.mark.parametrize("scale", [(1.0,), (1.0, 2.0, 3.0), float("nan")], ids=str)
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_scales_that_do_not_fit(scale: float | tuple[float, ...], tokens: int) -> None:
+    cache = AttentionCache(2, 1, (3, 1), (None, 2), 5)
+    with pytest.raises(SpecError, match="scale is"):
+        cache.attend(Q[:, :, :tokens], K[:, :, :tokens], V[:, :, :tokens], scale=scale)
+    assert cache.lengths == [0, 0]
+
+
+@pytest.mark.parametrize("order", [[0, 2], [-1], [0.0], [[0]], [True]], ids=str)
+def test_orders_that_are_none(order: list[int]) -> None:
+    with pytest.raises(SpecError, match="order is a list of sequences, numbers from 0 to 1"):
+        AttentionCache(2, 1, (1,), (None,), 1).reorder(order)
+
+
+@pytest.mark.parametrize("tokens", [-1, 1.5, True])
+def test_crops_that_are_none(tokens: int) -> None:
+    with pytest.raises(SpecError, match="cropped to a whole number"):
+        AttentionCache(2, 1, (1,), (None,), 1).crop(tokens)
+
+
+def test_caches_that_are_none() -> None:
+    with pytest.raises(SpecError, match="batch of a cache"):
+        AttentionCache(-1, 1, (1,), (None,), 1)
+    with pytest.raises(SpecError, match=r"floating-point dtype, found torch\.int32"):
+        AttentionCache(1, 1, (1,), (None,), 1, dtype=torch.int32)
 
 
 def test_another_batch_does_not_fit() -> None:

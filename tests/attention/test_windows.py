@@ -86,6 +86,19 @@ def test_windows_of_every_length(tokens: int, window: int, dtype: torch.dtype) -
     torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize(
+    ("queries", "tokens", "window"),
+    [(0, 9, 3), (1, 9, 3), (4, 70, 66), (5, 7, 500), (90, 100, 40), (40, 41, 1)],
+    ids=str,
+)
+def test_queries_are_the_last_positions(queries: int, tokens: int, window: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 2, tokens, n, generator=generator).double() for n in (5, 5, 3))
+    found = window_attention(query[:, :, tokens - queries :], key, value, window)
+    expected = windowed(query, key, value, window)[:, :, tokens - queries :]
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("tokens", [16, 100])
 def test_a_token_sees_the_window_and_nothing_else(tokens: int) -> None:
     layer, x = mlbtc.compile(LOCAL, dtype=torch.float64), batch_of(LOCAL, tokens)
@@ -175,8 +188,3 @@ def test_bad_files_name_line_and_remedy(rest: str, line: int, word: str) -> None
         mlbtc.loads(HEAD + rest, source="bad.yaml")
     assert str(caught.value).startswith(f"bad.yaml:{line}: ")
     assert word in str(caught.value)
-
-
-def test_a_window_has_no_cache_yet() -> None:
-    with pytest.raises(SpecError, match="window"):
-        mlbtc.compile(LOCAL).new_cache(1)

@@ -32,7 +32,7 @@ def mlbtc(capsys, monkeypatch, tmp_path):
     ("suite", "arguments", "modes"),
     [
         ("linear", ("--width", 32, "--tokens", 3), 14),
-        ("attention", ("--tokens", 9, "--tokens", 16, "--heads", 1), 20),
+        ("attention", ("--tokens", 9, "--tokens", 16, "--heads", 1, "--no-memory"), 20),
         ("decode", ("--tokens", 9, "--heads", 1), 5),
     ],
 )
@@ -47,12 +47,28 @@ def test_from_arguments_to_a_file(mlbtc, tmp_path, suite, arguments, modes):
     assert len(found["results"]) == modes
 
 
+def test_several_threads_and_one_head(mlbtc, tmp_path):
+    out = tmp_path / "out.json"
+    options = ("--tokens", 64, "--heads", 1, "--case", "8 x 8", "--threads", 2, *QUICK, "--out", out)
+    code, shown, _ = mlbtc("decode", *options)
+    assert code == 0, shown
+    assert "times the memory of sdpa" in shown
+    found = json.loads(out.read_text())
+    assert [result["sizes"]["threads"] for result in found["results"]] == [2, 1]
+    assert found["command"].startswith("mlbtc bench decode --tokens 64")
+    pytest.importorskip("matplotlib")
+    assert mlbtc("figure", out)[0] == 0
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("linear", "--width", "33"), "--width takes a power of 2"),
         (("linear", "--threads", "0"), "--threads takes at least 1, found 0"),
         (("linear", "--seconds-per-case", "-1"), "--seconds-per-case takes more than 0"),
+        (("decode", "--case", "9 x 9"), "--case 9 x 9: there is no such case"),
+        (("figure", "no.json"), "no.json: cannot be read as a record"),
         (("attention", "--backend", "cuda"), "--backend cuda: there is no such backend"),
         (("attention", "--out", "no/such/folder.json"), "--out no/such/folder.json: the folder no/such does not exist"),
     ],

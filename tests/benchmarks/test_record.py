@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from mlbtc.benchmarks import record
-from mlbtc.benchmarks.runner import BenchmarkError, Result, Settings, Timing
+from mlbtc.benchmarks.runner import Absent, BenchmarkError, Result, Settings, Timing
 
 RESULT = Result(
     "8 x 8",
@@ -27,7 +27,7 @@ def text(results):
 
 def test_json_holds_machine_settings_and_results():
     found = json.loads(record.as_json("attention", Settings(seed=3), [RESULT], record.machine(1)))
-    assert list(found) == ["suite", "machine", "settings", "results"]
+    assert list(found) == ["suite", "command", "memory", "machine", "settings", "results"]
     assert set(found["machine"]) >= {"cpu", "cores", "python", "torch", "environment", "barrier_seconds"}
     assert found["settings"] == {
         "seconds": 1.5, "warmup": 2, "repetitions": 5, "threads": 1, "seed": 3, "dtype": "float32",
@@ -36,6 +36,7 @@ def test_json_holds_machine_settings_and_results():
     assert (result["case"], result["sizes"], result["rival"]) == ("8 x 8", {"tokens": 64, "heads": 8}, "sdpa")
     assert result["timings"][1] == {
         "name": "ours", "error": 2e-7, "seconds": 0.001, "quartiles": [0.001, 0.0012], "ratio": 0.5, "repetitions": 5,
+        "memory_bytes": None,
     }  # fmt: skip
 
 
@@ -43,6 +44,17 @@ def test_table_shows_ratios_to_the_rival():
     first, second = text([RESULT]).splitlines()[1:3]
     assert first.split()[-6:] == ["sdpa", "2.00", "2.00-2.00", "rival", "5", "1e-07"]
     assert second.split() == ["ours", "1.00", "1.00-1.20", "0.50", "5", "2e-07"]
+
+
+def test_table_shows_memory_and_what_is_absent():
+    kept = Timing("ours", 2e-7, 0.001, (0.001, 0.0012), 0.5, 5, 3 * 2**19)
+    shown = text(
+        [Result("c", {"tokens": 1, "threads": 2}, "token", "sdpa", (RESULT.timings[0], kept), (Absent("x", "r"),))]
+    )
+    _, first, second, third = shown.splitlines()[:4]
+    assert "T1 2 threads" in first
+    assert second.split()[-2:] == ["2e-07", "1.5"]
+    assert third.split() == ["x", "-"]
 
 
 def test_table_marks_noise():

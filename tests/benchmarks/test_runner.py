@@ -113,6 +113,46 @@ def test_settings_out_of_range(wrong):
         Settings(**wrong)
 
 
+def broken():
+    raise NotImplementedError("\n  no backward on a CPU\nmore")
+
+
+def test_what_cannot_run_is_recorded_with_the_reason():
+    clock = Clock()
+    optional = Candidate("b", broken, [ONE], optional=True)
+    refused = Candidate("c", broken, [], refused="not run: too large")
+    (result,) = run_cases([case(optional, candidate("a", clock, [1]), refused)], Settings(seconds=1), clock=clock)
+    assert [timing.name for timing in result.timings] == ["a"]
+    assert [(one.name, one.reason) for one in result.absent] == [
+        ("b", "does not run: NotImplementedError: no backward on a CPU"), ("c", "not run: too large"),
+    ]  # fmt: skip
+
+
+def test_optional_candidates_must_be_right_and_others_must_run():
+    wrong = Candidate("b", lambda: [2 * torch.ones(3)], [ONE], optional=True)
+    with pytest.raises(BenchmarkError, match="b, result 0 is wrong"):
+        run_cases([case(candidate("a", Clock(), [1]), wrong)], Settings())
+    with pytest.raises(NotImplementedError):
+        run_cases([case(Candidate("a", broken, [ONE]))], Settings())
+
+
+def test_peaks_go_to_the_timings_of_forward_and_backward():
+    asked = []
+
+    def peaks(seed, threads):
+        asked.append((seed, threads))
+        return {"a": 7}
+
+    def build(seed):
+        pair = [candidate("a", clock, [1]), candidate("b", clock, [1])]
+        return {"forward": pair, "forward+backward": pair}
+
+    clock = Clock()
+    results = run_cases([Case("c", {}, "a", build, threads=3, peaks=peaks)], Settings(seconds=1, seed=5), clock=clock)
+    assert [[timing.memory_bytes for timing in result.timings] for result in results] == [[None, None], [7, None]]
+    assert asked == [(5, 3)]
+
+
 def test_threads_are_set_and_restored():
     before, seen = torch.get_num_threads(), []
     watching = Candidate("a", lambda: [seen.append(torch.get_num_threads()) or torch.ones(3)], [2 * ONE])
