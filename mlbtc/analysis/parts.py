@@ -47,9 +47,14 @@ def components(places: Sequence[Rectangle]) -> list[list[int]]:
     if symbolic and len(set(places)) > _MOST_SYMBOLIC:
         return [list(range(len(places)))]
     for one, other in combinations(range(len(places)), 2):
-        if not all(disjoint(a, b) for a, b in zip(places[one], places[other], strict=True)):
+        if not apart(places[one], places[other]):
             links.add_edge(one, other)
     return sorted(sorted(component) for component in nx.connected_components(links))
+
+
+def apart(one: Rectangle, other: Rectangle) -> bool:
+    """Return whether two places share no rows and no columns for certain."""
+    return all(disjoint(a, b) for a, b in zip(one, other, strict=True))
 
 
 def covered(sides: Sequence[Range], size: Size) -> Size:

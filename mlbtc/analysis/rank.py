@@ -11,7 +11,7 @@ import networkx as nx
 import sympy as sp
 
 from mlbtc.analysis.cut import level_cut
-from mlbtc.analysis.parts import Piece, components, covered, flow_bound
+from mlbtc.analysis.parts import Piece, apart, components, covered, flow_bound
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
 from mlbtc.plan.build import Plan
@@ -94,7 +94,7 @@ def _bound(
         return cuts[0], proofs[0]
     sides = zip(*(ranges(spec.levels[number].at, spec.shape) for number in group), strict=True)
     size = smallest([sum(cuts), *(covered(side, whole) for side, whole in zip(sides, spec.shape, strict=True))])
-    reason = _settled(group, cuts, proofs, size)
+    reason = _settled(spec, group, cuts, proofs, size)
     if reason is None and _is_nested_low_rank([spec.levels[number] for number in group]):
         reason = "nested low rank"
     if reason is not None or not isinstance(size, int):
@@ -105,14 +105,30 @@ def _bound(
         return size, None
     if all(free for _, free in split):
         return flow, "low-rank and dense blocks, a flow through their rows, ranks and columns"
-    return flow, _settled(group, cuts, proofs, flow)
+    return flow, _settled(spec, group, cuts, proofs, flow)
 
 
-def _settled(group: Sequence[int], cuts: Sequence[Size], proofs: Sequence[str | None], bound: Size) -> str | None:
-    for number, cut, proof in zip(group, cuts, proofs, strict=True):
-        # Other levels can be zero, so the generic rank of a sum is at least that of each term.
-        if proof and cut == bound:
+def _settled(
+    spec: MLBTC, group: Sequence[int], cuts: Sequence[Size], proofs: Sequence[str | None], bound: Size
+) -> str | None:
+    """Return why some of the levels have the rank already: the others can be zero, so the sum has it too."""
+    exact = [(number, cut, proof) for number, cut, proof in zip(group, cuts, proofs, strict=True) if proof]
+    for number, cut, proof in exact:
+        if cut == bound:
             return f"level {number} alone has it; {proof}"
+    places = {number: ranges(spec.levels[number].at, spec.shape) for number, _, _ in exact}
+    if not isinstance(bound, int) or len(set(places.values())) < 2:
+        return None
+    exact.sort(key=lambda level: -int(level[1]))
+    for first in range(len(exact)):
+        chosen = [exact[first]]
+        for level in exact:
+            if all(apart(places[level[0]], places[other]) for other, _, _ in chosen):
+                chosen.append(level)
+        if sum(int(cut) for _, cut, _ in chosen) == bound:
+            names = ", ".join(str(number) for number in sorted(number for number, _, _ in chosen))
+            proved = ", ".join(dict.fromkeys(proof for _, _, proof in chosen))
+            return f"levels {names} alone have it and share no rows and no columns; {proved}"
     return None
 
 

@@ -88,6 +88,16 @@ def test_places_that_touch_meet_in_the_flow() -> None:
     assert (rank_of(spec).size, rank_of(spec).certainty) == (5, "exact")
 
 
+def test_some_parts_settle_the_rank_of_all() -> None:
+    """Block triangular: what is on the diagonal has full rank, whatever stands below."""
+    size = 256
+    levels = [level.placed(((0, size), (0, size))) for level in families.btt((size, size), 2).levels]
+    levels += [Level(at=((size, 2 * size), (size, 2 * size))), Level(1, 9, at=((size, 2 * size), (0, size)))]
+    found = rank_of(MLBTC((2 * size, 2 * size), levels))
+    assert (found.size, found.certainty) == (2 * size, "exact")
+    assert found.reason.startswith("levels 0, 1 alone have it")
+
+
 def test_symbolic_parts_state_what_is_proved() -> None:
     apart = rank_of(mlbtc.block_diag(families.low_rank((D, D), R), families.low_rank((D, D), R)))
     assert sp.sympify(apart.size).subs({D: 8, R: 3}).doit() == 6
