@@ -183,7 +183,8 @@ def parameter_lines(parameter: Parameter) -> list[str]:
 def std_text(parameter: Parameter) -> str:
     """Return the standard deviation that keeps unit variance through a step and over the sum of the levels."""
     terms = parameter.fan_in * (parameter.levels if parameter.last_of_level else 1)
-    return f"{terms}**-0.5"
+    # A tensor that stands in several places accounts for the terms of all of them.
+    return f"{terms}**-0.5" if parameter.uses == 1 else f"{terms} ** (-0.5 / {parameter.uses})"
 
 
 def comment_lines(text: str) -> tuple[str, ...]:

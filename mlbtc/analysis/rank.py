@@ -89,23 +89,32 @@ def _bound(
     spec: MLBTC, contraction: ContractionGraph, group: Sequence[int], cuts: Sequence[Size]
 ) -> tuple[Size, str | None]:
     """Return a bound of the rank of some levels, and why it is attained, or None where no rule says so."""
-    proofs = [level_proof(contraction, number) for number in group]
+    levels = [spec.levels[number] for number in group]
+    tied = has_ties(levels)
+    # Every rule is about factors in general position, which tied ones are not.
+    proofs = [None if tied else level_proof(contraction, number) for number in group]
     if len(group) == 1:
         return cuts[0], proofs[0]
     sides = zip(*(ranges(spec.levels[number].at, spec.shape) for number in group), strict=True)
     size = smallest([sum(cuts), *(covered(side, whole) for side, whole in zip(sides, spec.shape, strict=True))])
     reason = _settled(spec, group, cuts, proofs, size)
-    if reason is None and _is_nested_low_rank([spec.levels[number] for number in group]):
+    if reason is None and not tied and _is_nested_low_rank(levels):
         reason = "nested low rank"
     if reason is not None or not isinstance(size, int):
         return size, reason
-    split = [blocks_of(contraction, number, spec.levels[number], cut) for number, cut in zip(group, cuts, strict=True)]
+    split = [blocks_of(contraction, *level) for level in zip(group, levels, cuts, strict=True)]
     flow = flow_bound([piece for pieces, _ in split for piece in pieces])
     if flow is None:
         return size, None
-    if all(free for _, free in split):
+    if not tied and all(free for _, free in split):
         return flow, "low-rank and dense blocks, a flow through their rows, ranks and columns"
     return flow, _settled(spec, group, cuts, proofs, flow)
+
+
+def has_ties(levels: Sequence[Level]) -> bool:
+    """Return whether a tensor stands in more than one place."""
+    names = [name for level in levels for name in level.names if name is not None]
+    return len(set(names)) < len(names)
 
 
 def _settled(

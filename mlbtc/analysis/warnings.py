@@ -54,11 +54,7 @@ def _no_rank_to_add(spec: MLBTC, ranks: Sequence[int | None]) -> list[str]:
 
 
 def _parameters_above_dense(spec: MLBTC) -> list[str]:
-    sizes = [
-        product(list(level.factor_shape(factor)))
-        for level in spec.levels
-        for factor in range(len(level.expression.factors))
-    ]
+    sizes = [product(spec.levels[level].factor_shape(factor)) for level, factor in spec.tensors]
     dense = product(list(spec.shape))
     if not (isinstance(dense, int) and all(isinstance(size, int) for size in sizes)):
         return []

@@ -147,13 +147,15 @@ def test_emitted_files_import_torch_only(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_parameters_are_named_after_level_and_factor(name: str) -> None:
     spec = CASES[name].spec
-    expected = [
-        (f"level{level}_factor{factor}", tuple(spec.levels[level].factor_shape(factor)))
+    # A factor with a name is one parameter, wherever it stands.
+    expected = {
+        spec.levels[level].names[factor] or f"level{level}_factor{factor}": spec.levels[level].factor_shape(factor)
         for level in range(len(spec.levels))
         for factor in range(len(spec.levels[level].expression.factors))
-    ]
+    }
     module = mlbtc.compile(spec, device="meta")
-    assert [(key, tuple(value.shape)) for key, value in module.named_parameters()] == expected
+    assert [(key, tuple(value.shape)) for key, value in module.named_parameters()] == list(expected.items())
+    assert list(module.state_dict())[: len(expected)] == list(expected)
 
 
 # Form
