@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
@@ -90,9 +91,12 @@ def _bound(
 ) -> tuple[Size, str | None]:
     """Return a bound of the rank of some levels, and why it is attained, or None where no rule says so."""
     levels = [spec.levels[number] for number in group]
-    tied = has_ties(levels)
+    tied = tied_names(levels)
     # Every rule is about factors in general position, which tied ones are not.
-    proofs = [None if tied else level_proof(contraction, number) for number in group]
+    proofs = [
+        None if tied & set(level.names) else level_proof(contraction, number)
+        for number, level in zip(group, levels, strict=True)
+    ]
     if len(group) == 1:
         return cuts[0], proofs[0]
     sides = zip(*(ranges(spec.levels[number].at, spec.shape) for number in group), strict=True)
@@ -111,10 +115,10 @@ def _bound(
     return flow, _settled(spec, group, cuts, proofs, flow)
 
 
-def has_ties(levels: Sequence[Level]) -> bool:
-    """Return whether a tensor stands in more than one place."""
-    names = [name for level in levels for name in level.names if name is not None]
-    return len(set(names)) < len(names)
+def tied_names(levels: Sequence[Level]) -> set[str | None]:
+    """Return the names of the tensors that stand in more than one place."""
+    uses = Counter(name for level in levels for name in level.names if name is not None)
+    return {name for name, count in uses.items() if count > 1}
 
 
 def _settled(

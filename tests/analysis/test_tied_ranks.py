@@ -51,6 +51,15 @@ def test_a_name_that_stands_once_ties_nothing() -> None:
     assert rank_of(named) == rank_of(families.low_rank((9, 9), 2))
 
 
+def test_a_level_without_ties_may_speak_for_the_sum() -> None:
+    """The others are zero where their own tensors are."""
+    for size in (6, 2**12):
+        found = rank_of(gram(size, 2) + families.diagonal(size))
+        assert (found.size, found.certainty) == (size, "exact")
+    dense = MLBTC((5, 5), [Level.einsum("i j -> i j", factors=("W",))])
+    assert rank_of(dense - dense + families.low_rank((5, 5), 2)).certainty == "upper bound"
+
+
 def test_ties_between_parts_leave_the_ranks_of_the_parts() -> None:
     low = MLBTC((9, 7), [Level.einsum("i r, j r -> i j", {"r": 2}, factors=("U", "V"))])
     found = rank_of(mlbtc.block_diag(low, low))
