@@ -60,6 +60,7 @@ def emit_kernel(
     directions: Sequence[Direction],
     storage: Storage,
     machine: Machine,
+    groups: int | None = None,
 ) -> str:
     """Return C++ source with the entry points `forward`, `backward` or both.
 
@@ -70,6 +71,7 @@ def emit_kernel(
         directions: the product, the gradients of input, factors and bias, or both.
         storage: of x, y and bias; factors are in the type that is computed in.
         machine: what to tune for.
+        groups: groups of tokens in a chunk, at most; None for as many as the caches take.
     """
     stored, real = STORAGES[storage]
     lanes = machine.vector_bytes // (8 if real == "double" else 4)
@@ -90,16 +92,18 @@ def emit_kernel(
         contractions=tuple({c.name: c for w in reversed(writers.values()) for c in w.contractions}.values()),
         factor_gradients=tuple(g for writer in writers.values() for g in writer.factor_gradients),
         outer_products=tuple(p for writer in writers.values() for p in writer.outer_products),
-        most_groups=_MOST_GROUPS,
-        passes=tuple(_pass(d, writer, lanes * number_bytes) for d, writer in writers.items()),
+        most_groups=max(_MOST_GROUPS, groups or 0),
+        passes=tuple(_pass(d, writer, lanes * number_bytes, groups) for d, writer in writers.items()),
     )
     return render("matrix_cpp.cpp.jinja", context=context)
 
 
-def _pass(direction: Direction, writer: _Writer, vector_bytes: int) -> PassContext:
+def _pass(direction: Direction, writer: _Writer, vector_bytes: int, groups: int | None) -> PassContext:
     # As many groups of two vectors of tokens as let all rows of a chunk stay in the second cache.
-    groups = max(1, min(_MOST_GROUPS, _CACHE_BYTES // (writer.total_rows * 2 * vector_bytes)))
-    return PassContext(direction, groups, tuple(writer.buffers.items()), writer.total_rows, tuple(writer.body))
+    fitting = max(1, min(_MOST_GROUPS, _CACHE_BYTES // (writer.total_rows * 2 * vector_bytes)))
+    return PassContext(
+        direction, groups or fitting, tuple(writer.buffers.items()), writer.total_rows, tuple(writer.body)
+    )
 
 
 def _orders(matrix: Matrix) -> Iterable[tuple[str, str]]:

@@ -21,7 +21,6 @@ from mlbtc.codegen.program import (
     Instruction,
     Join,
     Matmul,
-    Multiply,
     Order,
     Parameter,
     Program,
@@ -222,8 +221,6 @@ def _expression(instruction: Instruction) -> str:
             return f"{source}.sum(dim={dims[0] if len(dims) == 1 else dims})"
         case Matmul(left=left, right=right, batched=batched):
             return f"torch.{'bmm' if batched else 'mm'}({left}, {right})"
-        case Multiply(left=left, right=right):
-            return f"{left} * {right}"
         case Scale(source=source, factor=factor):
             return f"{factor!r} * {source}"
         case Add(left=left, right=right):

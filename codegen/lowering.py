@@ -19,7 +19,6 @@ from mlbtc.codegen.program import (
     Instruction,
     Join,
     Matmul,
-    Multiply,
     Order,
     Parameter,
     Program,
@@ -268,8 +267,7 @@ class _Builder:
         summed = tuple(i for i in x_names if i in w_names and i not in kept)
         m = tuple(i for i in w_names if i not in x_names)
         n = tuple(i for i in x_names if i not in w_names and i != TOKENS) + ((TOKENS,) if TOKENS in x_names else ())
-        if not summed:
-            return self.multiply(x, w, batch, m, n)
+        # A product without a sum is one over a single term, so that a counter of matrix products sees every MAC.
         return self.matmul(x, w, batch, summed, m, n, last)
 
     def matmul(
@@ -284,21 +282,6 @@ class _Builder:
             left, right = self.arrange(w, (*lead, m, summed)), self.arrange(x, (*lead, summed, n))
             result = self.value((*lead, m, n))
         self.current.append(Matmul(result, left.name, right.name, bool(batch)))
-        return result
-
-    def multiply(self, x: Value, w: Value, batch: tuple[str, ...], m: tuple[str, ...], n: tuple[str, ...]) -> Value:
-        """Multiply without a sum; tokens lead, so that a diagonal needs no transposition."""
-        rest = n[:-1] if n and n[-1] == TOKENS else n
-        if m or rest:
-            lead: Groups = ((TOKENS,),) if TOKENS in n else ()
-            left = self.arrange(x, (*lead, batch, rest, ()))
-            right = self.arrange(w, (batch, (), m))
-            result = self.value((*lead, batch, rest, m))
-        else:
-            lead = ((TOKENS,),) if TOKENS in n else ()
-            left, right = self.arrange(x, (*lead, batch)), self.arrange(w, (batch,))
-            result = self.value((*lead, batch))
-        self.current.append(Multiply(result, left.name, right.name))
         return result
 
     def reduce(self, source: Value, names: list[str]) -> Value:

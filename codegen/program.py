@@ -83,21 +83,12 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Matmul:
-    """A matrix product, batched where the operands have three dimensions."""
+    """A matrix product, batched where the operands have three dimensions; an inner size of 1 sums nothing."""
 
     result: Value
     left: str
     right: str
     batched: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Multiply:
-    """An elementwise product with broadcasting."""
-
-    result: Value
-    left: str
-    right: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +109,7 @@ class Add:
     right: str
 
 
-Instruction = Take | Slice | Join | Arrange | Sum | Matmul | Multiply | Scale | Add
+Instruction = Take | Slice | Join | Arrange | Sum | Matmul | Scale | Add
 
 
 @dataclass(frozen=True, slots=True)

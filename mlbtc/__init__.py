@@ -17,6 +17,7 @@ from mlbtc.spec import (
     kron,
     load,
     loads,
+    simplify,
     symbol,
     vstack,
 )
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from mlbtc.analysis import analyze
     from mlbtc.compiler import compile, generate
     from mlbtc.linear import StructuredLinear
+    from mlbtc.tuner import autotune
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "StructuredLinear": "mlbtc.linear",
     "analyze": "mlbtc.analysis",
+    "autotune": "mlbtc.tuner",
     "compile": "mlbtc.compiler",
     "generate": "mlbtc.compiler",
 }
@@ -55,6 +58,7 @@ __all__ = [
     "Level",
     "StructuredLinear",
     "analyze",
+    "autotune",
     "block_diag",
     "compile",
     "families",
@@ -63,6 +67,7 @@ __all__ = [
     "kron",
     "load",
     "loads",
+    "simplify",
     "symbol",
     "vstack",
 ]

@@ -36,6 +36,8 @@ def affordable(plan: Plan) -> bool:
         return False
     for level in plan.levels:
         sizes = dict(level.sizes)
+        if not all(isinstance(size, int) for size in sizes.values()):
+            return False  # the bound is a number though a summed index is a symbol
         if any(math.prod(int(sizes[i]) for i in factor.indices) > _MAX_WORK for factor in level.factors):
             return False
         for step in level.steps:

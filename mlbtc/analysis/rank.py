@@ -25,6 +25,8 @@ Certainty = Literal["exact", "upper bound"]
 _MOST_BLOCKS = 64
 _FREE = ("dense", "low rank", "chain of dense matrices")
 """Proofs of `_part_proof` under which a part is any matrix of its rank."""
+NESTED = "nested low rank"
+"""The proof under which the ranks of levels add up until they reach the shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def _bound(
     size = smallest([sum(cuts), *(covered(side, whole) for side, whole in zip(sides, spec.shape, strict=True))])
     reason = _settled(spec, group, cuts, proofs, size)
     if reason is None and not tied and _is_nested_low_rank(levels):
-        reason = "nested low rank"
+        reason = NESTED
     if reason is not None or not isinstance(size, int):
         return size, reason
     split = [blocks_of(contraction, *level) for level in zip(group, levels, cuts, strict=True)]

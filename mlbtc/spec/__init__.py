@@ -6,6 +6,7 @@ from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.files import load, loads
 from mlbtc.spec.language import MLBTC, Level
 from mlbtc.spec.place import Place
+from mlbtc.spec.simplification import simplify
 from mlbtc.spec.sizes import AtLeast, Condition, Size, symbol
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "kron",
     "load",
     "loads",
+    "simplify",
     "symbol",
     "vstack",
 ]

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from mlbtc.errors import SpecError
 from mlbtc.spec.expression import Expression
-from mlbtc.spec.naming import join_names
+from mlbtc.spec.naming import fresh_names, join_names
 from mlbtc.spec.permutation import Permutation, positions
 from mlbtc.spec.place import Place, Range, disjoint, equal, length, part_shape, ranges, shifted
 from mlbtc.spec.sizes import Size, divide, is_multiple, product, same
@@ -219,7 +218,7 @@ class _Network:
 
     def avoid(self, taken: set[str]) -> None:
         """Rename the indices that are in `taken`."""
-        fresh = _fresh(taken | set(self.sizes))
+        fresh = fresh_names(taken | set(self.sizes))
         changes = {name: fresh(name) for name in self.sizes if name in taken}
         self.replace({name: (new,) for name, new in changes.items()})
         self.sizes = {changes.get(name, name): size for name, size in self.sizes.items()}
@@ -280,7 +279,7 @@ def _check_between(columns: Permutation, rows: Permutation, size: Size) -> None:
 
 def _match(one: _Network, other: _Network) -> None:
     """Split indices until the input axis of one and the output axis of the other have the same sizes in order."""
-    fresh = _fresh(set(one.sizes) | set(other.sizes))
+    fresh = fresh_names(set(one.sizes) | set(other.sizes))
     place = 0
     while place < max(len(one.input), len(other.output)):
         # From the innermost index outwards; what one axis lacks can only be an index of size 1, which is summed.
@@ -364,19 +363,6 @@ def _kron_side(outer: Permutation, inner: Permutation, rows: Size, columns: Size
         raise SpecError(f"a Kronecker product of permutations needs numbers for sizes, found {rows} and {columns}")
     first, second = positions(outer, rows) or range(rows), positions(inner, columns) or range(columns)
     return tuple(i * columns + j for i in first for j in second)
-
-
-def _fresh(taken: set[str]) -> Callable[[str], str]:
-    """Return a function that makes names which nobody has: r becomes r2, r3, ..."""
-    used = set(taken)
-
-    def name(base: str) -> str:
-        stem = base.rstrip("0123456789")[:24] or "i"
-        new = next(found for number in count(2) if (found := f"{stem}{number}") not in used)
-        used.add(new)
-        return new
-
-    return name
 
 
 def _level(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
 
-from mlbtc.errors import SpecError, nearest
+from mlbtc.errors import SpecError, nearest, shown
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.expression import parse_expression
 from mlbtc.spec.families import FAMILIES
@@ -26,7 +26,6 @@ from mlbtc.spec.schema import (
     MatrixFile,
     PlaceEntry,
     ScoreEntry,
-    shown,
     validate,
 )
 from mlbtc.spec.sizes import Size, as_size, symbol

@@ -50,7 +50,7 @@ class Level:
     rows: Permutation
     columns: Permutation
     at: Place | None
-    names: tuple[str | None, ...]
+    tied: tuple[str | None, ...]
 
     def __init__(
         self,
@@ -111,7 +111,8 @@ class Level:
         rows, columns = _split_permutation(permutation)
         ordered = tuple((name, sizes[name]) for name in expression.indices if name in sizes)
         named = check_factor_names(names, len(expression.factors))
-        values = (expression, ordered, _check_scale(scale), rows, columns, as_place(at), named)
+        tied = named if any(named) else ()
+        values = (expression, ordered, _check_scale(scale), rows, columns, as_place(at), tied)
         for name, value in zip(self.__dataclass_fields__, values, strict=True):
             object.__setattr__(self, name, value)
 
@@ -148,6 +149,11 @@ class Level:
         return dict(self.sizes)
 
     @property
+    def names(self) -> tuple[str | None, ...]:
+        """The name of each factor, None for a tensor of its own; `tied` is empty where no factor has a name."""
+        return self.tied or (None,) * len(self.expression.factors)
+
+    @property
     def stated_sizes(self) -> tuple[Size, ...]:
         """Index sizes and the bounds of the place, for the symbols and conditions in them."""
         return *(size for _, size in self.sizes), *(() if self.at is None else self.at.sizes)
@@ -182,11 +188,11 @@ def _brief(permutation: Permutation) -> str:
 def _check_scale(scale: object) -> float | int:
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         raise SpecError(f"scale must be a number, found {scale!r}")
-    # Integers that a file's reader would round are floats at once.
-    number = int(scale) if isinstance(scale, int) and abs(scale) <= 2**53 else _as_float(scale)
+    number = _as_float(scale)
     if not math.isfinite(number) or number == 0:
         raise SpecError(f"scale must be finite and not 0, found {str(scale)[:40]}")
-    return number
+    # One form of each number: a file's reader makes no difference between -1 and -1.0, and rounds larger integers.
+    return int(number) if number.is_integer() and abs(number) <= 2**53 else number
 
 
 def _as_float(number: float | int) -> float:
@@ -305,6 +311,18 @@ class MLBTC(Operators):
         """Return the same spec under another name."""
         return MLBTC(self.shape, self.levels, name, self.defaults, self.origin)
 
+    def canonical(self) -> MLBTC:
+        """Return the form in which structures that are only written differently are equal."""
+        from mlbtc.spec.canonical import canonical
+
+        return canonical(self)
+
+    def simplify(self) -> MLBTC:
+        """Return a spec of the same set of matrices with no more parameters and MACs."""
+        from mlbtc.spec.simplification import simplify
+
+        return simplify(self)
+
     def to_yaml(self, width: int = 10**6) -> str:
         """Return the spec as YAML that `mlbtc.loads` reads back to an equal spec, in lines of about `width`."""
         from mlbtc.spec.dump import spec_to_yaml
@@ -390,7 +408,7 @@ def _resolve_sizes(level: Level, rows: Size, columns: Size) -> tuple[Level, list
         for which, names, size in axes:
             missing = [name for name in names if name not in known]
             if len(missing) == 1:
-                known[missing[0]], stated = _derive(level, which, names, size, known)
+                known[missing[0]], stated = _derive(level, missing[0], which, names, size, known)
                 conditions += stated
     for which, names, size in axes:
         _check_axis(which, names, size, known)
@@ -404,8 +422,9 @@ def _resolve_sizes(level: Level, rows: Size, columns: Size) -> tuple[Level, list
 
 
 def _derive(
-    level: Level, which: str, names: tuple[str, ...], size: Size, known: Mapping[str, Size]
+    level: Level, missing: str, which: str, names: tuple[str, ...], size: Size, known: Mapping[str, Size]
 ) -> tuple[Size, list[Condition]]:
+    # What is derived keeps the limits of what is written: it can be written, and read again.
     given = [name for name in names if name in known]
     divisor = product([known[name] for name in given])
     quotient, condition = divide(size, divisor)
@@ -414,6 +433,8 @@ def _derive(
         if level.expression in (_LOW_RANK, _BLOCK_DIAGONAL):
             raise SpecError(f"{divisor} blocks do not divide the {which} size {size}{divisors_hint(size)}")
         raise SpecError(f"the {which} size {size} is no multiple of {sizes} = {divisor}{divisors_hint(size)}")
+    if not isinstance(quotient, int):
+        as_size(str(quotient), f"the size of index {missing!r}, which the {which} size determines,")
     return quotient, [condition] if condition else []
 
 

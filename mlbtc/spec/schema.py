@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mlbtc.errors import SpecError, nearest
+from mlbtc.errors import SpecError, nearest, shown
 from mlbtc.spec.nodes import Value
 from mlbtc.spec.origin import Origin, Path
 
@@ -177,9 +177,3 @@ def _wanted(details: list[Any], first: Any, model: type[Entry], location: Path) 
 
 def _keys(model: type[Entry]) -> str:
     return ", ".join(model.model_fields)
-
-
-def shown(value: object) -> str:
-    """Write a found value for a message, cut to one short line."""
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -8,11 +8,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TypeAlias
 
 import sympy as sp
 
-from mlbtc.errors import SpecError
+from mlbtc.errors import SpecError, shown
 
 Size: TypeAlias = int | sp.Expr
 """A bound size is a Python `int`; a symbolic one is a sympy expression."""
@@ -52,7 +53,7 @@ def as_size(value: object, what: str = "a size", least: int = 1) -> Size:
     """
     kind = f"a {'positive' if least else 'non-negative'} integer or an expression"
     if isinstance(value, bool):
-        raise SpecError(f"{what} must be {kind}, found {value!r}")
+        raise SpecError(f"{what} must be {kind}, found {shown(value)}")
     if isinstance(value, str):
         value = _parse(value, what)
     if isinstance(value, sp.Expr):
@@ -60,7 +61,7 @@ def as_size(value: object, what: str = "a size", least: int = 1) -> Size:
     try:
         number = value.__index__()  # type: ignore[attr-defined]
     except AttributeError:
-        raise SpecError(f"{what} must be {kind}, found {value!r}") from None
+        raise SpecError(f"{what} must be {kind}, found {shown(value)}") from None
     return _check_number(int(number), what, least)
 
 
@@ -135,9 +136,10 @@ def _to_sympy(node: ast.expr, text: str, what: str) -> Term:
         case ast.Call(func=ast.Name(id="sqrt"), args=[argument], keywords=[]):
             value, terms, degree = _to_sympy(argument, text, what)
             return sp.sqrt(value), terms, degree
-        case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=int(power))) if 1 <= power <= MAX_DEGREE:
+        case ast.BinOp(left=left, op=ast.Pow(), right=right) if (power := _exponent(right)) is not None:
             base, terms, degree = _to_sympy(left, text, what)
-            return _bounded(base, power, math.comb(terms + power - 1, power), degree * power, what)
+            times = math.ceil(abs(power))
+            return _bounded(base, power, math.comb(terms + times - 1, times), math.ceil(degree * abs(power)), what)
         case ast.BinOp(left=left, op=op, right=right):
             (one, m, d), (two, n, e) = _to_sympy(left, text, what), _to_sympy(right, text, what)
             match op:
@@ -147,20 +149,34 @@ def _to_sympy(node: ast.expr, text: str, what: str) -> Term:
                     return one - two, m + n, max(d, e)
                 case ast.Mult() | ast.Div() | ast.FloorDiv():
                     # Both signs mean exact division: that it comes out even becomes a condition of the spec.
-                    power = 1 if isinstance(op, ast.Mult) else -1
+                    sign = 1 if isinstance(op, ast.Mult) else -1
                     _bounded(sp.Integer(1), 1, m * n, d + e, what)
-                    return one * two**power, m * n, d + e
+                    return one * two**sign, m * n, d + e
     raise SpecError(f"{what} may hold integers, symbols, + - * / **, sqrt() and parentheses only, found {text!r}")
 
 
-def _bounded(base: sp.Expr, power: int, terms: int, degree: int, what: str) -> Term:
+def _exponent(node: ast.expr) -> Fraction | None:
+    """Return an exponent: an integer, or the quotient of two that products of roots are written with."""
+    match node:
+        case ast.Constant(value=int(number)) if not isinstance(number, bool) and 1 <= number <= MAX_DEGREE:
+            return Fraction(number)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            power = _exponent(operand)
+            return None if power is None else -power
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            one, two = _exponent(left), _exponent(right)
+            return None if one is None or two is None else one / two
+    return None
+
+
+def _bounded(base: sp.Expr, power: int | Fraction, terms: int, degree: int, what: str) -> Term:
     """Return `base ** power` unless it is absurd; nothing is computed before the bounds are checked."""
     if terms > MAX_TERMS or degree > MAX_DEGREE:
         raise SpecError(
             f"{what} is too large an expression: multiplied out it has up to {terms} terms of degree {degree}, "
             f"at most {MAX_TERMS} and {MAX_DEGREE} are allowed"
         )
-    return base**power, terms, degree
+    return base ** sp.Rational(power), terms, degree
 
 
 def substitute(size: Size, values: Mapping[str, Size], what: str = "a size", least: int = 1) -> Size:
@@ -245,8 +261,13 @@ def _is_multiple(one: Monomial, other: Monomial) -> bool:
     (a, powers, whole), (b, divisors, part) = one, other
     if whole.is_Add and bool((whole - part).is_nonnegative):
         return True
-    return bool(a >= b) and all(base in powers and bool((powers[base] - power).is_nonnegative)
-                                for base, power in divisors.items())  # fmt: skip
+    return bool(a >= b) and all(_grows(base, powers.get(base, 0) - divisors.get(base, 0))
+                                for base in {**powers, **divisors})  # fmt: skip
+
+
+def _grows(base: sp.Expr, power: sp.Expr) -> bool:
+    """Whether `base ** power >= 1` for certain; a sum such as D - 1 may be below 1 itself."""
+    return power == 0 or bool(sp.sympify(power).is_positive and (base.is_Symbol or (base - 1).is_nonnegative))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import mlbtc
 from mlbtc import MLBTC, Level, families
 from mlbtc.codegen import Program, lower
-from mlbtc.codegen.program import Add, Arrange, Instruction, Join, Matmul, Multiply, Scale, Slice, Sum, Take
+from mlbtc.codegen.program import Add, Arrange, Instruction, Join, Matmul, Scale, Slice, Sum, Take
 from mlbtc.errors import PlanError
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
@@ -83,10 +83,6 @@ class Machine:
                 assert values[left].ndim == values[right].ndim == 2 + batched
                 found = values[left] @ values[right]
                 self.macs += found.size * values[left].shape[-1]
-                return found
-            case Multiply(left=left, right=right):
-                found = values[left] * values[right]
-                self.macs += found.size
                 return found
             case Scale(source=source, factor=factor):
                 return factor * values[source]
