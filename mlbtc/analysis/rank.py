@@ -12,12 +12,12 @@ import networkx as nx
 import sympy as sp
 
 from mlbtc.analysis.cut import level_cut
-from mlbtc.analysis.parts import Piece, apart, components, covered, flow_bound
+from mlbtc.analysis.parts import Piece, apart, components, flow_bound
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
 from mlbtc.plan.build import Plan
 from mlbtc.spec.language import MLBTC, Level
-from mlbtc.spec.place import ranges
+from mlbtc.spec.place import covered, ranges
 from mlbtc.spec.sizes import Size, divide, product, smallest
 
 Certainty = Literal["exact", "upper bound"]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import mlbtc
 from mlbtc import MLBTC, Level, families, symbol
-from mlbtc.analysis.parts import Piece, components, covered, flow_bound
+from mlbtc.analysis.parts import Piece, components, flow_bound
+from mlbtc.spec.place import covered
 from tests.analysis.test_rank import certify, rank_of, terms
 from tests.oracles.matrix import add, level_matrix, move, put, random_tensors, rank
 
