@@ -16,14 +16,14 @@ def linear_results(spec: MLBTC, factors: Sequence[Tensor], x: Tensor, grad: Tens
     """Return y, dL/dx and every dL/dfactor of L = sum of grad * y, for x `(T, in)` and grad `(T, out)`.
 
     L is linear in the output gradient, in x and in each factor, so each result is the same sum of products with one
-    operand left out. Levels with permutations are not supported.
+    operand left out. Levels with permutations or places are not supported.
     """
     out = int(spec.shape[0])
     arrays, x, grad = [t.detach().double().numpy() for t in factors], x.detach().double(), grad.detach().double()
     y, grad_x, grads = np.zeros((x.shape[0], out)), np.zeros(x.shape), []
     position = 0
     for level in spec.levels:
-        assert (level.rows, level.columns) == (None, None)
+        assert (level.rows, level.columns, level.at) == (None, None, None)
         count = len(level.expression.factors)
         own = arrays[position : position + count]
         sums = _left_out(level, own, x.numpy(), grad.numpy())

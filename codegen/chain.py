@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlbtc.codegen.nest import (
@@ -32,7 +32,7 @@ class ChainStep:
     """One factor meeting the activation.
 
     Attributes:
-        factor: the position of the factor among all factors of the matrix.
+        factor: the position of the factor among the tensors of the matrix.
         text: the step in index names.
         rows: rows of the result, padding included.
         forward: the step itself.
@@ -84,7 +84,7 @@ class Matrix:
 
     Attributes:
         shape: `(out, in)`.
-        factor_sizes: elements of each factor, in the order of the module's parameters.
+        factor_sizes: elements of each tensor, in the order of the module's parameters.
         chains: one per level.
     """
 
@@ -108,14 +108,23 @@ def build_matrix(spec: MLBTC, plan: Plan) -> Matrix:
     shape = (int(spec.shape[0]), int(spec.shape[1]))
     chains: list[Chain] = []
     factor_sizes: list[int] = []
+    known: dict[object, int] = {}
     for level, level_plan in zip(spec.levels, plan.levels, strict=True):
         sizes = {name: int(size) for name, size in level_plan.sizes}
-        chains.append(_chain(level, level_plan, sizes, len(factor_sizes), shape))
-        factor_sizes += [math.prod(sizes[i] for i in factor.indices) for factor in level_plan.factors]
+        tensors = []
+        for place, factor in enumerate(level_plan.factors):
+            key = level.names[place] or (len(chains), place)
+            if key not in known:
+                known[key] = len(factor_sizes)
+                factor_sizes.append(math.prod(sizes[i] for i in factor.indices))
+            tensors.append(known[key])
+        chains.append(_chain(level, level_plan, sizes, tensors, shape))
     return Matrix(shape, tuple(factor_sizes), tuple(chains))
 
 
-def _chain(level: Level, plan: LevelPlan, sizes: Mapping[str, int], before: int, shape: tuple[int, int]) -> Chain:
+def _chain(
+    level: Level, plan: LevelPlan, sizes: Mapping[str, int], tensors: Sequence[int], shape: tuple[int, int]
+) -> Chain:
     output, input_ = ((int(start), int(stop)) for start, stop in ranges(level.at, shape))
     height, width = output[1] - output[0], input_[1] - input_[0]
     layout = row_major(plan.activation.indices[1:], sizes)
@@ -127,7 +136,7 @@ def _chain(level: Level, plan: LevelPlan, sizes: Mapping[str, int], before: int,
         else:
             result, rows = _intermediate(step, following, layout, sizes)
         loops = axes(sizes, layout, row_major(_factor(step).indices, sizes), result)
-        steps.append(_step(step, before, rows, loops))
+        steps.append(_step(step, tensors, rows, loops))
         layout = result
     rows_to = None if level.rows is None else positions(level.rows, height)
     columns = None if level.columns is None else positions(level.columns, width)
@@ -139,10 +148,9 @@ def _factor(step: Step) -> Operand:
     return step.right
 
 
-def _step(step: Step, before: int, rows: int, loops: tuple[Axis, ...]) -> ChainStep:
-    number = before + int(_factor(step).name[1:])
+def _step(step: Step, tensors: Sequence[int], rows: int, loops: tuple[Axis, ...]) -> ChainStep:
     return ChainStep(
-        factor=number,
+        factor=tensors[int(_factor(step).name[1:])],
         text=str(step),
         rows=rows,
         forward=contraction(loops),

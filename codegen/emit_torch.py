@@ -182,7 +182,8 @@ def parameter_lines(parameter: Parameter) -> list[str]:
 def std_text(parameter: Parameter) -> str:
     """Return the standard deviation that keeps unit variance through a step and over the sum of the levels."""
     terms = parameter.fan_in * (parameter.levels if parameter.last_of_level else 1)
-    return f"{terms}**-0.5"
+    # A tensor that stands in several places accounts for the terms of all of them.
+    return f"{terms}**-0.5" if parameter.uses == 1 else f"{terms} ** (-0.5 / {parameter.uses})"
 
 
 def comment_lines(text: str) -> tuple[str, ...]:
@@ -199,8 +200,7 @@ def code_lines(level: tuple[Instruction, ...]) -> tuple[str, ...]:
         if isinstance(instruction, Arrange) and len(parts[0]) > LINE - 8:
             parts = [f"{name} = {source}{call}" for source, call in _calls(instruction)]
         if isinstance(instruction, Join) and len(parts[0]) > LINE - 8:
-            joined = textwrap.wrap(", ".join(_joined(instruction.sources)), LINE - 16, break_on_hyphens=False)
-            parts = [f"{name} = torch.cat(", "    (", *(f"        {line}" for line in joined), "    ),", "    1,", ")"]
+            parts = [f"{name} = torch.cat(", *_joined_lines(instruction.sources), ")"]
         # Behind the code where both fit into a line, else above it.
         fits = len(parts[-1]) + len(comment) + 10 <= LINE
         lines += [*parts[:-1], f"{parts[-1]}  {comment}"] if fits else [*comment_lines(comment[2:]), *parts]
@@ -231,6 +231,15 @@ def _expression(instruction: Instruction) -> str:
 def _joined(sources: tuple[str | int, ...]) -> list[str]:
     like = next(source for source in sources if isinstance(source, str))
     return [s if isinstance(s, str) else f"{like}.new_zeros({TOKENS_DIM}, {s})" for s in sources]
+
+
+def _joined_lines(sources: tuple[str | int, ...]) -> list[str]:
+    """Return the arguments of a long torch.cat, broken as a formatter would."""
+    values = _joined(sources)
+    whole = f"    ({', '.join(values)}),"
+    if len(whole) + 2 <= LINE - 8:
+        return [f"{whole} 1"]
+    return [*([whole] if len(whole) <= LINE - 8 else ["    (", *(f"        {v}," for v in values), "    ),"]), "    1,"]
 
 
 def _arrange(instruction: Arrange) -> str:

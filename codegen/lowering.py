@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlbtc.codegen.program import (
     TOKENS_DIM,
@@ -47,6 +47,7 @@ class Around:
     rows: Permutation = None
     columns: Permutation = None
     at: Place | None = None
+    names: tuple[str | None, ...] = ()
 
 
 def lower(spec: MLBTC, plan: Plan) -> Program:
@@ -190,7 +191,7 @@ class _Builder:
         rows, columns = place
         self.current = []
         self.sizes = {name: int(size) for name, size in plan.sizes}
-        live = self.factors(number, plan, levels)
+        live = self.factors(number, level, plan, levels)
         live["x"] = self.activation(number, level, plan, columns)
         for position, step in enumerate(plan.steps):
             last = position == len(plan.steps) - 1
@@ -212,18 +213,26 @@ class _Builder:
         self.totals[rows] = result.name
         self.levels.append(tuple(self.current))
 
-    def factors(self, number: int, plan: LevelPlan, levels: int) -> dict[str, Value]:
+    def factors(self, number: int, level: Level | Around, plan: LevelPlan, levels: int) -> dict[str, Value]:
         live = {}
         fan_in, last = _fan_in(plan, self.sizes)
         for factor in plan.factors:
-            name = f"level{number}_factor{factor.name[1:]}"
+            place = int(factor.name[1:])
+            name = (level.names[place] if level.names else None) or f"level{number}_factor{place}"
             shape = tuple(self.sizes[i] for i in factor.indices)
-            self.parameters.append(
-                Parameter(name, shape, factor.indices, fan_in[factor.name], factor.name == last, levels)
-            )
+            self.parameter(Parameter(name, shape, factor.indices, fan_in[factor.name], factor.name == last, levels))
             # Stored with every index a dimension of its own; those of size 1 go when it is first arranged.
             live[factor.name] = Value(f"self.{name}", factor.indices, tuple((i,) for i in factor.indices), shape)
         return live
+
+    def parameter(self, found: Parameter) -> None:
+        """Declare a factor, or count one more use of one that was declared."""
+        for place, known in enumerate(self.parameters):
+            if known.name == found.name:
+                terms = found.fan_in * (found.levels if found.last_of_level else 1)
+                self.parameters[place] = replace(known, fan_in=known.fan_in * terms, uses=known.uses + 1)
+                return
+        self.parameters.append(found)
 
     def activation(self, number: int, level: Level | Around, plan: LevelPlan, columns: tuple[int, int]) -> Value:
         x = self.value(((TOKENS,), self.solid(plan.activation.indices[1:])), "x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from mlbtc.codegen.operator import register
 from mlbtc.codegen.reference import reference
 from mlbtc.codegen.structured import MultipliedOut, NativeMatrix, StructuredMatrix, native_class
 from mlbtc.codegen.tuning import Candidate, recall
-from mlbtc.errors import BackendError, PlanError
+from mlbtc.errors import BackendError, CodegenError, PlanError
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
 from mlbtc.plan.step import TOKENS
@@ -61,11 +62,13 @@ def generate_matrix(
         PlanError: a symbol has no value.
         GraphError: the spec is not a matrix.
         BackendError: the target is not available.
+        CodegenError: a factor has a name that the module needs itself.
     """
     check_target(target, TARGETS)
     if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
         raise PlanError(f"tokens is a positive number of tokens per call, or None; found {tokens!r}")
     bound = spec.bind_defaults()
+    _check_factor_names(bound)
     if target == "cpp":
         return build_kernel(bound).source()
     plan = build_plan(check(build_graph(bound)), for_tokens=tokens)
@@ -80,6 +83,21 @@ def generate_matrix(
     return with_free_name(
         class_name, class_name_of(bound.name), lambda name: emit_matrix(program, summary, header, comments, name)
     )
+
+
+def _check_factor_names(spec: MLBTC) -> None:
+    """Refuse names of factors that a module has other attributes for."""
+    declared = {name for base in NativeMatrix.__mro__ for name in getattr(base, "__annotations__", ())}
+    taken = {*dir(NativeMatrix), *declared, *_EMITTED}
+    for number, level in enumerate(spec.levels):
+        for name in level.names:
+            if name is not None and (name in taken or _GENERATED.fullmatch(name)):
+                where = f"levels[{number}]" if spec.origin is None else spec.origin.where("levels", number)
+                raise CodegenError(f"{where}: the module itself uses the name {name!r}: choose another for the factor")
+
+
+_EMITTED = ("bias", "reset_parameters", "to_dense")
+_GENERATED = re.compile(r"level\d+_(factor\d+|rows|columns)")
 
 
 def build_kernel(spec: MLBTC, groups: int | None = None) -> Kernel:

@@ -83,7 +83,7 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Matmul:
-    """A matrix product, batched where the operands have three dimensions; one that sums nothing has an inner size of 1."""
+    """A matrix product, batched where the operands have three dimensions; an inner size of 1 sums nothing."""
 
     result: Value
     left: str
@@ -123,6 +123,7 @@ class Parameter:
         fan_in: the terms that it accounts for in the sums of its level.
         last_of_level: whether it also accounts for the sum over levels.
         levels: how many levels an entry of the output sums, at most.
+        uses: in how many places the tensor stands; `fan_in` is the product over all of them.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Parameter:
     fan_in: int
     last_of_level: bool
     levels: int
+    uses: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,15 @@ def reference(spec: MLBTC) -> Product:
         spec: without open symbols.
     """
 
+    def key(level: int, factor: int) -> object:
+        return spec.levels[level].names[factor] or (level, factor)
+
     def product(x: Tensor, factors: Sequence[Tensor], bias: Tensor | None) -> Tensor:
-        left = iter(factors)
-        levels = [_placed(spec, level, x, [next(left) for _ in level.expression.factors]) for level in spec.levels]
+        of = {key(*place): factor for place, factor in zip(spec.tensors, factors, strict=True)}
+        levels = [
+            _placed(spec, level, x, [of[key(number, factor)] for factor in range(len(level.names))])
+            for number, level in enumerate(spec.levels)
+        ]
         total = torch.stack(levels).sum(0) if len(levels) > 1 else levels[0]
         return total if bias is None else total + bias
 

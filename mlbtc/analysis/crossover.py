@@ -166,8 +166,7 @@ def _steps(plan: Plan, values: Mapping[str, Size], bytes_each: int) -> list[Traf
         for step in level.steps:
             macs = int(evaluate(step.macs, numbers)) // unit
             found.append(Traffic(macs, *_bytes(operands_of(step), sizes, bytes_each)))
-    rows = int(evaluate(plan.shape[0], values))
-    return found + [Traffic(0, 0, 3 * rows * bytes_each)] * (len(plan.levels) - 1)
+    return found + [Traffic(0, 0, 3 * int(evaluate(rows, values)) * bytes_each) for rows in plan.summed_rows]
 
 
 def _bytes(operands: tuple[Operand, ...], sizes: Mapping[str, int], bytes_each: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -53,14 +54,18 @@ def instance_rank(plan: Plan, levels: Sequence[Level], seed: int = 0) -> int:
 
     Args:
         plan: a plan with numbers for sizes, for which `affordable` holds.
-        levels: the levels that were planned, for their permutations and places. Scales do not matter: they are part of
-            the random factors.
+        levels: the levels that were planned, for their permutations, places and names: factors of one name are one
+            tensor.
         seed: of the random factors.
     """
     generator = np.random.default_rng(seed)
     total = np.zeros([int(size) for size in plan.shape], dtype=np.int64)
+    tensors: dict[str, Matrix] = {}
     for level, costs in zip(levels, plan.levels, strict=True):
-        product = _instance(costs, generator)
+        product = _instance(costs, level.names, tensors, generator)
+        if any(level.names):
+            # Without names the scale is part of the random factors.
+            product = product * _residue(level.scale) % PRIME
         rows, columns = (range(int(start), int(stop)) for start, stop in ranges(level.at, plan.shape))
         moves = [positions(p, n) or range(n) for p, n in zip((level.rows, level.columns), product.shape, strict=True)]
         moved = np.empty_like(product)
@@ -70,14 +75,27 @@ def instance_rank(plan: Plan, levels: Sequence[Level], seed: int = 0) -> int:
     return rank_modulo(total)
 
 
-def _instance(level: LevelPlan, generator: np.random.Generator) -> Matrix:
+def _residue(scale: float | int) -> int:
+    """Return a number modulo the prime; a float is a fraction whose denominator is a power of 2."""
+    exact = Fraction(scale)
+    return exact.numerator * pow(exact.denominator, -1, PRIME) % PRIME
+
+
+def _instance(
+    level: LevelPlan, names: Sequence[str | None], tensors: dict[str, Matrix], generator: np.random.Generator
+) -> Matrix:
     """Apply the level to the identity: one token per input, so the result is the transpose of its matrix."""
     sizes = {name: int(size) for name, size in level.sizes}
     in_ = math.prod(sizes[i] for i in level.activation.indices[1:])
     sizes[TOKENS] = in_
     live: dict[str, Matrix] = {}
-    for factor in level.factors:
-        live[factor.name] = generator.integers(1, PRIME, [sizes[i] for i in factor.indices], dtype=np.int64)
+    for factor, name in zip(level.factors, names, strict=True):
+        drawn = tensors.get(name or "")
+        if drawn is None:
+            drawn = generator.integers(1, PRIME, [sizes[i] for i in factor.indices], dtype=np.int64)
+        live[factor.name] = drawn
+        if name is not None:
+            tensors[name] = drawn
     live["x"] = np.eye(in_, dtype=np.int64).reshape([sizes[i] for i in level.activation.indices])
     numbers = {name: position for position, name in enumerate(sizes)}
     for step in level.steps:

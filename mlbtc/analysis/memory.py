@@ -1,8 +1,8 @@
 """What a product reads, writes and keeps: bytes moved per step, and the elements that the backward pass needs.
 
-Counted on the plan, so for every target alike: each step reads both operands once and writes its result once, and each
-sum of two levels reads both and writes one. What a target copies to change a layout comes on top, what it fuses or
-keeps in a cache comes off.
+Counted on the plan, so for every target alike: each step reads both operands once and writes its result once, and a
+level that meets rows of an earlier one reads its rows twice and writes them once. What a target copies to change a
+layout or to put parts together comes on top, what it fuses or keeps in a cache comes off.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def memory_of(plan: Plan, dtype: str, values: Mapping[str, Size]) -> Memory:
 def moved_elements(plan: Plan) -> Size:
     """Return the elements that all steps and the sums of levels read and write."""
     steps = [step_elements(step, level, plan.tokens) for level in plan.levels for step in level.steps]
-    sums = product([3 * (len(plan.levels) - 1), plan.tokens, plan.shape[0]])
-    return _total([*steps, sums])
+    sums = [product([3, plan.tokens, rows]) for rows in plan.summed_rows]
+    return _total([*steps, *sums])
 
 
 def step_elements(step: Step, level: LevelPlan, tokens: Size) -> Size:
@@ -101,6 +101,8 @@ def kept_elements(plan: Plan) -> Size:
                 count = product([sizes[i] for i in used])
                 whole = operand.name == level.activation.name and len(used) == len(operand.indices)
                 # Levels share their input; intermediates are theirs alone.
+                # Of parts of the input the plan says how much they are together.
+                count = product([plan.tokens, plan.columns_read]) if whole else count
                 kept[("x",) if whole else (number, operand.name)] = count
     return _total(list(kept.values()))
 

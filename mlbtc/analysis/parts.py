@@ -14,8 +14,7 @@ from typing import Any
 
 import networkx as nx
 
-from mlbtc.spec.place import Range, disjoint, equal, length
-from mlbtc.spec.sizes import Size, smallest
+from mlbtc.spec.place import Range, disjoint
 
 Rectangle = tuple[Range, Range]
 
@@ -47,21 +46,14 @@ def components(places: Sequence[Rectangle]) -> list[list[int]]:
     if symbolic and len(set(places)) > _MOST_SYMBOLIC:
         return [list(range(len(places)))]
     for one, other in combinations(range(len(places)), 2):
-        if not all(disjoint(a, b) for a, b in zip(places[one], places[other], strict=True)):
+        if not apart(places[one], places[other]):
             links.add_edge(one, other)
     return sorted(sorted(component) for component in nx.connected_components(links))
 
 
-def covered(sides: Sequence[Range], size: Size) -> Size:
-    """Return a bound of how many of `size` positions the ranges cover together."""
-    distinct: list[Range] = []
-    for side in sides:
-        if any(equal(side, other) for other in distinct):
-            continue
-        if not all(disjoint(side, other) for other in distinct):
-            return size
-        distinct.append(side)
-    return smallest([sum(length(side) for side in distinct), size])
+def apart(one: Rectangle, other: Rectangle) -> bool:
+    """Return whether two places share no rows and no columns for certain."""
+    return all(disjoint(a, b) for a, b in zip(one, other, strict=True))
 
 
 def flow_bound(pieces: Sequence[Piece]) -> int | None:

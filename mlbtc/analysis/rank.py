@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
@@ -11,12 +12,12 @@ import networkx as nx
 import sympy as sp
 
 from mlbtc.analysis.cut import level_cut
-from mlbtc.analysis.parts import Piece, components, covered, flow_bound
+from mlbtc.analysis.parts import Piece, apart, components, flow_bound
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
 from mlbtc.plan.build import Plan
 from mlbtc.spec.language import MLBTC, Level
-from mlbtc.spec.place import ranges
+from mlbtc.spec.place import covered, ranges
 from mlbtc.spec.sizes import Size, divide, product, smallest
 
 Certainty = Literal["exact", "upper bound"]
@@ -91,30 +92,58 @@ def _bound(
     spec: MLBTC, contraction: ContractionGraph, group: Sequence[int], cuts: Sequence[Size]
 ) -> tuple[Size, str | None]:
     """Return a bound of the rank of some levels, and why it is attained, or None where no rule says so."""
-    proofs = [level_proof(contraction, number) for number in group]
+    levels = [spec.levels[number] for number in group]
+    tied = tied_names(levels)
+    # Every rule is about factors in general position, which tied ones are not.
+    proofs = [
+        None if tied & set(level.names) else level_proof(contraction, number)
+        for number, level in zip(group, levels, strict=True)
+    ]
     if len(group) == 1:
         return cuts[0], proofs[0]
     sides = zip(*(ranges(spec.levels[number].at, spec.shape) for number in group), strict=True)
     size = smallest([sum(cuts), *(covered(side, whole) for side, whole in zip(sides, spec.shape, strict=True))])
-    reason = _settled(group, cuts, proofs, size)
-    if reason is None and _is_nested_low_rank([spec.levels[number] for number in group]):
+    reason = _settled(spec, group, cuts, proofs, size)
+    if reason is None and not tied and _is_nested_low_rank(levels):
         reason = NESTED
     if reason is not None or not isinstance(size, int):
         return size, reason
-    split = [blocks_of(contraction, number, spec.levels[number], cut) for number, cut in zip(group, cuts, strict=True)]
+    split = [blocks_of(contraction, *level) for level in zip(group, levels, cuts, strict=True)]
     flow = flow_bound([piece for pieces, _ in split for piece in pieces])
     if flow is None:
         return size, None
-    if all(free for _, free in split):
+    if not tied and all(free for _, free in split):
         return flow, "low-rank and dense blocks, a flow through their rows, ranks and columns"
-    return flow, _settled(group, cuts, proofs, flow)
+    return flow, _settled(spec, group, cuts, proofs, flow)
 
 
-def _settled(group: Sequence[int], cuts: Sequence[Size], proofs: Sequence[str | None], bound: Size) -> str | None:
-    for number, cut, proof in zip(group, cuts, proofs, strict=True):
-        # Other levels can be zero, so the generic rank of a sum is at least that of each term.
-        if proof and cut == bound:
+def tied_names(levels: Sequence[Level]) -> set[str | None]:
+    """Return the names of the tensors that stand in more than one place."""
+    uses = Counter(name for level in levels for name in level.names if name is not None)
+    return {name for name, count in uses.items() if count > 1}
+
+
+def _settled(
+    spec: MLBTC, group: Sequence[int], cuts: Sequence[Size], proofs: Sequence[str | None], bound: Size
+) -> str | None:
+    """Return why some of the levels have the rank already: the others can be zero, so the sum has it too."""
+    exact = [(number, cut, proof) for number, cut, proof in zip(group, cuts, proofs, strict=True) if proof]
+    for number, cut, proof in exact:
+        if cut == bound:
             return f"level {number} alone has it; {proof}"
+    places = {number: ranges(spec.levels[number].at, spec.shape) for number, _, _ in exact}
+    if not isinstance(bound, int) or len(set(places.values())) < 2:
+        return None
+    exact.sort(key=lambda level: -int(level[1]))
+    for first in range(len(exact)):
+        chosen = [exact[first]]
+        for level in exact:
+            if all(apart(places[level[0]], places[other]) for other, _, _ in chosen):
+                chosen.append(level)
+        if sum(int(cut) for _, cut, _ in chosen) == bound:
+            names = ", ".join(str(number) for number in sorted(number for number, _, _ in chosen))
+            proved = ", ".join(dict.fromkeys(proof for _, _, proof in chosen))
+            return f"levels {names} alone have it and share no rows and no columns; {proved}"
     return None
 
 

@@ -208,8 +208,7 @@ def _analyze_matrix(spec: MLBTC, tokens: Size, dtype: str) -> Report:
         return Quantity.of(size, values)
 
     value = settled.size if isinstance(settled.size, int) else None
-    parameters = [_parameters(spec, number) for number in range(len(spec.levels))]
-    total = _total(parameters)
+    parameters = [_parameters(_single(spec, number)) for number in range(count)]
     levels = tuple(
         LevelReport(str(level), level.scale, quantity(p), quantity(costs.macs), quantity(part.size), part.certainty,
                     part.reason)
@@ -230,7 +229,7 @@ def _analyze_matrix(spec: MLBTC, tokens: Size, dtype: str) -> Report:
         ("flops", quantity(2 * plan.dense_macs)),
     )
     return Report(
-        spec.name, spec.shape, tokens, quantity(total), quantity(plan.macs), quantity(2 * plan.macs),
+        spec.name, spec.shape, tokens, quantity(_parameters(spec)), quantity(plan.macs), quantity(2 * plan.macs),
         Quantity(rank.size, value), settled.certainty, settled.reason, quantity(plan.largest), dense, levels, steps,
         tuple(map(str, spec.conditions)), find_warnings(bound, plan, values, exact, settled.reason, crossover), spec,
         memory_of(plan, dtype, values), crossover,
@@ -249,9 +248,8 @@ def _slice(plan: Plan, level: int) -> Plan:
     return Plan(plan.shape, (plan.levels[level],), plan.tokens)
 
 
-def _parameters(spec: MLBTC, level: int) -> Size:
-    factors = range(len(spec.levels[level].expression.factors))
-    return _total([product(list(spec.levels[level].factor_shape(factor))) for factor in factors])
+def _parameters(spec: MLBTC) -> Size:
+    return _total([product(spec.levels[level].factor_shape(factor)) for level, factor in spec.tensors])
 
 
 def _total(sizes: list[Size]) -> Size:

@@ -42,6 +42,8 @@ def find_warnings(
 
 
 def _rank_above_block(number: int, level: Level) -> list[str]:
+    if any(level.names):
+        return []  # a product of tied factors is not that of smaller ones
     if level.shorthand is not None:
         return _rank_above_low_rank_block(number, level, level.shorthand)
     return [
@@ -105,18 +107,15 @@ def _no_rank_to_add(spec: MLBTC, ranks: Sequence[int | None], reason: str) -> li
 def _reducible_scale(spec: MLBTC) -> list[str]:
     scales = {level.scale for level in spec.levels}
     scale = next(iter(scales))
-    if len(scales) > 1 or scale == 1:
+    # -W W^T is no W W^T.
+    if len(scales) > 1 or scale == 1 or any(any(level.names) for level in spec.levels):
         return []
     whole = "the matrix" if len(spec.levels) == 1 else "every level"
     return [f"the scale {scale} of {whole} adds nothing that its factors cannot learn: it only rescales the start"]
 
 
 def _parameters_above_dense(spec: MLBTC) -> list[str]:
-    sizes = [
-        product(list(level.factor_shape(factor)))
-        for level in spec.levels
-        for factor in range(len(level.expression.factors))
-    ]
+    sizes = [product(spec.levels[level].factor_shape(factor)) for level, factor in spec.tensors]
     dense = product(list(spec.shape))
     if not (isinstance(dense, int) and all(isinstance(size, int) for size in sizes)):
         return []

@@ -11,6 +11,7 @@ import sympy as sp
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
 from mlbtc.plan.stem import sequence_path, stem_path
 from mlbtc.plan.step import TOKENS, Operand, Step, index_key, replay
+from mlbtc.spec.place import Range, covered, disjoint, equal, length
 from mlbtc.spec.sizes import Size, evaluate, largest, product, symbol
 
 Path = tuple[tuple[int, ...], ...]
@@ -31,6 +32,8 @@ class LevelPlan:
         output: indices of the output behind the token index.
         sizes: index name to size, without the token index.
         chosen_by: which search found the path.
+        rows: which rows of the matrix the level fills; None for all.
+        columns: which columns.
     """
 
     factors: tuple[Operand, ...]
@@ -39,6 +42,8 @@ class LevelPlan:
     output: tuple[str, ...]
     sizes: tuple[tuple[str, Size], ...]
     chosen_by: str
+    rows: Range | None = None
+    columns: Range | None = None
 
     @property
     def macs(self) -> Size:
@@ -69,6 +74,18 @@ class Plan:
     def dense_macs(self) -> Size:
         """Multiply-adds of the dense matrix of the same shape."""
         return product([self.tokens, *self.shape])
+
+    @property
+    def summed_rows(self) -> tuple[Size, ...]:
+        """For each level that meets rows of an earlier one how many rows it adds to what is there."""
+        filled = [level.rows or (0, self.shape[0]) for level in self.levels]
+        meeting = (n for n, rows in enumerate(filled) if not all(disjoint(rows, other) for other in filled[:n]))
+        return tuple(length(filled[number]) for number in meeting)
+
+    @property
+    def columns_read(self) -> Size:
+        """How many columns of the input the levels read together, at most."""
+        return covered([level.columns or (0, self.shape[1]) for level in self.levels], self.shape[1])
 
     @property
     def largest(self) -> Size:
@@ -128,7 +145,9 @@ def _plan_level(
     numbers = {name: evaluate(size, values) for name, size in sizes.items()}
     path, chosen_by = find_path(operands, output, {**numbers, TOKENS: for_tokens or 1}, for_tokens is None)
     steps = replay(operands, output, path, {**sizes, TOKENS: tokens})
-    return LevelPlan(factors, operands[-1], steps, output, tuple(sizes.items()), chosen_by)
+    filled = (contraction.range(level, which) for which in (OUTPUT, INPUT))
+    rows, columns = (None if equal(a, (0, whole)) else a for a, whole in zip(filled, contraction.shape, strict=True))
+    return LevelPlan(factors, operands[-1], steps, output, tuple(sizes.items()), chosen_by, rows, columns)
 
 
 def find_path(

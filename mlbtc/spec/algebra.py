@@ -84,6 +84,7 @@ def transpose(spec: MLBTC) -> MLBTC:
             level.scale,
             (level.columns, level.rows),
             None if level.at is None else level.at.T,
+            level.names,
         )
         for level in spec.levels
     ]
@@ -259,7 +260,8 @@ def _contracted(left: Level, right: Level, size: Size, at: Place) -> Level:
         name: size for name, size in other.sizes.items() if name in {i for f in other.factors for i in f}
     }
     expression = Expression((*one.factors, *other.factors), one.output, other.input)
-    return _level(type(left), expression, sizes, left.scale * right.scale, (left.rows, right.columns), at)
+    names = (*left.names, *right.names)
+    return _level(type(left), expression, sizes, left.scale * right.scale, (left.rows, right.columns), at, names)
 
 
 def _check_between(columns: Permutation, rows: Permutation, size: Size) -> None:
@@ -338,7 +340,8 @@ def _kron(left: Level, right: Level, one: tuple[Size, Size], other: tuple[Size, 
             ranges(left.at, one), ranges(right.at, other), other, ("rows", "columns"), strict=True
         )
     ]
-    return _level(type(left), expression, a.sizes | b.sizes, left.scale * right.scale, sides, Place(*at))
+    names = (*left.names, *right.names)
+    return _level(type(left), expression, a.sizes | b.sizes, left.scale * right.scale, sides, Place(*at), names)
 
 
 def _kron_range(outer: Range, inner: Range, size: Size, kind: str) -> Range:
@@ -369,9 +372,10 @@ def _level(
     scale: float | int,
     permutation: Sequence[Permutation],
     at: Place | None,
+    names: tuple[str | None, ...],
 ) -> Level:
     """Return a level; the expression is written and parsed again, so that the limits of the grammar hold."""
-    return kind.einsum(str(expression), {i: sizes[i] for i in expression.indices}, scale, tuple(permutation), at)
+    return kind.einsum(str(expression), {i: sizes[i] for i in expression.indices}, scale, tuple(permutation), at, names)
 
 
 def _spec(shape: Sequence[Size], levels: list[Level], operation: str, one: MLBTC, other: MLBTC) -> MLBTC:

@@ -21,7 +21,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _flow(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
-    plain = all(isinstance(item, int | str) for item in value)
+    plain = all(item is None or isinstance(item, int | str) for item in value)
     return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=plain)
 
 
@@ -50,10 +50,12 @@ def _side(permutation: Permutation) -> list[int] | str | None:
 def _level(level: Level) -> dict[str, Any]:
     short = level.shorthand
     entry: dict[str, Any]
-    if short is not None:
+    if short is not None and not any(level.names):
         entry = {key: _size(size) for key, size in short.items()}
     else:
         entry = {"einsum": str(level.expression), "sizes": {name: _size(size) for name, size in level.sizes}}
+    if any(level.names):
+        entry["factors"] = list(level.names)
     if level.scale != 1:
         entry["scale"] = level.scale
     if level.rows is not None or level.columns is not None:

@@ -189,7 +189,9 @@ def _einsum(written: EinsumLevel, origin: Origin, path: Path) -> Level:
         parse_expression(written.einsum)
     at = _place(written.at, origin, path)
     with placed(origin, *path):
-        return Level.einsum(written.einsum, written.sizes, written.scale, _pair(written.permutation), at)
+        level = Level.einsum(written.einsum, written.sizes, written.scale, _pair(written.permutation), at)
+    with placed(origin, *path, "factors"):
+        return level.named(written.factors)
 
 
 def _blocks(written: BlocksLevel, origin: Origin, path: Path) -> Level:

@@ -12,7 +12,7 @@ import sympy as sp
 from mlbtc.errors import SpecError
 from mlbtc.spec.algebra import Operators
 from mlbtc.spec.expression import Expression, parse_expression
-from mlbtc.spec.naming import check_name
+from mlbtc.spec.naming import check_factor_names, check_name
 from mlbtc.spec.origin import Origin, Path, placed
 from mlbtc.spec.permutation import Permutation, as_permutation, check_permutation
 from mlbtc.spec.place import Place, as_place, fit, part_shape
@@ -50,6 +50,7 @@ class Level:
     rows: Permutation
     columns: Permutation
     at: Place | None
+    tied: tuple[str | None, ...]
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Level:
         sizes = {"k": as_size(blocks, "blocks")}
         if rank is not None:
             sizes["r"] = as_size(rank, "rank")
-        self._fill(_BLOCK_DIAGONAL if rank is None else _LOW_RANK, sizes, scale, permutation, at)
+        self._fill(_BLOCK_DIAGONAL if rank is None else _LOW_RANK, sizes, scale, permutation, at, None)
 
     @classmethod
     def einsum(
@@ -72,6 +73,7 @@ class Level:
         scale: float | int = 1,
         permutation: Sequence[Any] | None = None,
         at: Sequence[Any] | Place | None = None,
+        factors: Sequence[str | None] | None = None,
     ) -> Level:
         """Return the level written as factors, `->`, output axis, input axis.
 
@@ -81,6 +83,8 @@ class Level:
             scale: as for `Level`.
             permutation: as for `Level`.
             at: as for `Level`.
+            factors: a name or None for each factor. Factors of one name are one tensor, in all levels of a spec; one
+                without a name is a tensor of its own.
 
         Raises:
             SpecError: the expression does not follow the grammar, or a size names no index of it.
@@ -92,7 +96,7 @@ class Level:
                 raise SpecError(f"sizes names {name!r}, but the indices are {', '.join(parsed.indices)}")
             known[name] = as_size(value, f"the size of index {name!r}")
         level = object.__new__(cls)
-        level._fill(parsed, known, scale, permutation, at)
+        level._fill(parsed, known, scale, permutation, at, factors)
         return level
 
     def _fill(
@@ -102,34 +106,52 @@ class Level:
         scale: float | int,
         permutation: Sequence[Any] | None,
         at: Sequence[Any] | Place | None,
+        names: Sequence[str | None] | None,
     ) -> None:
         rows, columns = _split_permutation(permutation)
         ordered = tuple((name, sizes[name]) for name in expression.indices if name in sizes)
-        values = (expression, ordered, _check_scale(scale), rows, columns, as_place(at))
+        named = check_factor_names(names, len(expression.factors))
+        tied = named if any(named) else ()
+        values = (expression, ordered, _check_scale(scale), rows, columns, as_place(at), tied)
         for name, value in zip(self.__dataclass_fields__, values, strict=True):
             object.__setattr__(self, name, value)
 
     def with_sizes(self, sizes: Mapping[str, Size]) -> Level:
         """Return the same level with the given index sizes."""
-        return self._changed(sizes, self.scale, self.at)
+        return self._changed(sizes, self.scale, self.at, self.names)
 
     def scaled(self, factor: float | int) -> Level:
         """Return the level with its scale multiplied by `factor`."""
-        return self._changed(self.size_of, self.scale * _check_scale(factor), self.at)
+        return self._changed(self.size_of, self.scale * _check_scale(factor), self.at, self.names)
 
     def placed(self, at: Sequence[Any] | Place | None) -> Level:
         """Return the same level at another place."""
-        return self._changed(self.size_of, self.scale, at)
+        return self._changed(self.size_of, self.scale, at, self.names)
 
-    def _changed(self, sizes: Mapping[str, Size], scale: float | int, at: Sequence[Any] | Place | None) -> Level:
+    def named(self, names: Sequence[str | None] | None) -> Level:
+        """Return the same level with other names of its factors."""
+        return self._changed(self.size_of, self.scale, self.at, names)
+
+    def _changed(
+        self,
+        sizes: Mapping[str, Size],
+        scale: float | int,
+        at: Sequence[Any] | Place | None,
+        names: Sequence[str | None] | None,
+    ) -> Level:
         level = object.__new__(type(self))
-        level._fill(self.expression, sizes, scale, (self.rows, self.columns), at)
+        level._fill(self.expression, sizes, scale, (self.rows, self.columns), at, names)
         return level
 
     @property
     def size_of(self) -> dict[str, Size]:
         """Index name to size, for the sizes known so far."""
         return dict(self.sizes)
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """The name of each factor, None for a tensor of its own; `tied` is empty where no factor has a name."""
+        return self.tied or (None,) * len(self.expression.factors)
 
     @property
     def stated_sizes(self) -> tuple[Size, ...]:
@@ -154,7 +176,8 @@ class Level:
         sizes = ", ".join(f"{name}={size}" for name, size in self.sizes)
         moved = [f"{side} {_brief(p)}" for side, p in (("rows", self.rows), ("columns", self.columns)) if p is not None]
         permuted = f", permuted: {', '.join(moved)}" if moved else ""
-        return f"{scale}{self.expression} [{sizes}]{permuted}" + ("" if self.at is None else f", at {self.at}")
+        tied = f", factors {' '.join(name or '~' for name in self.names)}" if any(self.names) else ""
+        return f"{scale}{self.expression} [{sizes}]{permuted}" + ("" if self.at is None else f", at {self.at}") + tied
 
 
 def _brief(permutation: Permutation) -> str:
@@ -224,6 +247,7 @@ class MLBTC(Operators):
                 level, stated = resolve(level, rows, columns)
             resolved.append(level)
             conditions += [replace(condition, level=number) for condition in stated]
+        _check_ties(resolved, origin)
         check_name(name)
         put = object.__setattr__
         put(self, "shape", (rows, columns))
@@ -238,6 +262,15 @@ class MLBTC(Operators):
         """Names of the open symbols, sorted."""
         sizes = [*self.shape, *(size for level in self.levels for size in level.stated_sizes)]
         return tuple(sorted({s.name for size in sizes if isinstance(size, sp.Expr) for s in size.free_symbols}))
+
+    @property
+    def tensors(self) -> tuple[tuple[int, int], ...]:
+        """`(level, factor)` of every learnable tensor, in order; of one with a name the first place."""
+        places: dict[object, tuple[int, int]] = {}
+        for number, level in enumerate(self.levels):
+            for factor, name in enumerate(level.names):
+                places.setdefault(name or (number, factor), (number, factor))
+        return tuple(places.values())
 
     def bind(self, **values: Size | str) -> MLBTC:
         """Return the spec with symbols replaced by sizes.
@@ -316,6 +349,25 @@ def _check_levels(levels: Sequence[Level]) -> Sequence[Level]:
         if not isinstance(level, Level):
             raise SpecError(f"levels[{number}] must be a Level, found {type(level).__name__}")
     return levels
+
+
+def _check_ties(levels: Sequence[Level], origin: Origin | None) -> None:
+    """Check that factors of one name have one shape."""
+    first: dict[str, tuple[int, int]] = {}
+    for number, level in enumerate(levels):
+        for factor, name in enumerate(level.names):
+            if name is None:
+                continue
+            before, place = first.setdefault(name, (number, factor))
+            shape, other = level.factor_shape(factor), levels[before].factor_shape(place)
+            if len(shape) == len(other) and all(same(a, b) for a, b in zip(shape, other, strict=True)):
+                continue
+            with placed(origin, "levels", number):
+                raise SpecError(
+                    f"factor {factor} is {name!r} of shape ({', '.join(map(str, shape))}), but factor {place} of "
+                    f"levels[{before}], also {name!r}, has shape ({', '.join(map(str, other))}); factors of one name "
+                    "are one tensor"
+                )
 
 
 def _check_defaults(defaults: Mapping[str, int], symbols: tuple[str, ...]) -> tuple[tuple[str, int], ...]:

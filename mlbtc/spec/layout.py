@@ -29,6 +29,9 @@ def check_score(score: object, width: int) -> MLBTC:
             raise SpecError(
                 f"a score has levels that are the whole matrix, but levels[{number}] is at {level.at}", "score"
             )
+        if any(level.names):
+            named = ", ".join(name for name in level.names if name)
+            raise SpecError(f"a score has factors without names, but levels[{number}] has {named}", "score")
     return bound.named("score")
 
 

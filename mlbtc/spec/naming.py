@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 
 from mlbtc.errors import SpecError
 
+_FACTOR = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
@@ -22,6 +23,25 @@ def check_name(name: object) -> str:
         shown = repr(name) if len(repr(name)) <= 80 else repr(name)[:77] + "..."
         raise SpecError(f"a name is at most 64 letters, digits, spaces, '.', '_' and '-', found {shown}")
     return name
+
+
+def check_factor_names(names: Sequence[str | None] | None, count: int) -> tuple[str | None, ...]:
+    """Return a name or None for each of `count` factors; None stands for no names.
+
+    Raises:
+        SpecError: their number is another, or one is no word.
+    """
+    if names is None:
+        return (None,) * count
+    if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != count:
+        raise SpecError(f"factors is a list with a name or nothing for each factor, {count} here; found {names!r}")
+    for name in names:
+        if name is not None and (not isinstance(name, str) or not _FACTOR.fullmatch(name) or keyword.iskeyword(name)):
+            raise SpecError(
+                "the name of a factor is a word of letters, digits and '_' (at most 32) that starts with a letter, and "
+                f"no keyword of Python; found {str(name)[:80]!r}"
+            )
+    return tuple(names)
 
 
 def join_names(one: str, operation: str, other: str) -> str:

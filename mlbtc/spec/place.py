@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import sympy as sp
 
 from mlbtc.errors import SpecError
-from mlbtc.spec.sizes import AtLeast, Size, as_size, same, substitute
+from mlbtc.spec.sizes import AtLeast, Size, as_size, same, smallest, substitute
 
 Range: TypeAlias = tuple[Size, Size]
 """`(start, stop)`, half open; start may be 0."""
@@ -170,3 +170,15 @@ def equal(one: Range, other: Range) -> bool:
 def disjoint(one: Range, other: Range) -> bool:
     """Return whether two ranges share no position for certain."""
     return at_most(one[1], other[0]) or at_most(other[1], one[0])
+
+
+def covered(sides: Sequence[Range], size: Size) -> Size:
+    """Return a bound of how many of `size` positions the ranges cover together."""
+    distinct: list[Range] = []
+    for side in sides:
+        if any(equal(side, other) for other in distinct):
+            continue
+        if not all(disjoint(side, other) for other in distinct):
+            return size
+        distinct.append(side)
+    return smallest([sum(length(side) for side in distinct), size])

@@ -53,6 +53,7 @@ class EinsumLevel(Entry):
     scale: float = 1
     permutation: PermutationEntry | None = None
     at: PlaceEntry | None = None
+    factors: list[str | None] | None = None
 
 
 class MatrixFile(Entry):

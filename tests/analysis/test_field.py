@@ -17,8 +17,6 @@ from mlbtc.spec.permutation import Permutation
 from tests.oracles.matrix import add, level_matrix, move, numeric_rank, random_tensors, rank
 from tests.oracles.networks import Network, network, networks
 
-NONE = [Level()]
-
 
 def plan_of(spec: MLBTC) -> Plan:
     return build_plan(check(build_graph(spec)))
@@ -71,13 +69,13 @@ def test_entries_next_to_the_prime_do_not_overflow() -> None:
 @settings(derandomize=True, max_examples=60, deadline=None)
 @given(networks(max_product=800))
 def test_an_instance_has_the_rank_of_the_oracle_s(drawn: Network) -> None:
-    assert instance_rank(plan_of(drawn.spec), NONE) == numeric_rank([drawn])
+    assert instance_rank(plan_of(drawn.spec), drawn.spec.levels) == numeric_rank([drawn])
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_any_seed_gives_the_generic_rank(seed: int) -> None:
-    plan = plan_of(families.tensor_train((3, 5), (5, 3), (2,)))
-    assert instance_rank(plan, NONE, seed) == 14
+    spec = families.tensor_train((3, 5), (5, 3), (2,))
+    assert instance_rank(plan_of(spec), spec.levels, seed) == 14
 
 
 def stride(size: int, count: int) -> list[int]:
@@ -106,9 +104,9 @@ def test_permutations_move_levels_against_each_other(
     generator = random.Random(0)
     first, second = (level_matrix(term, random_tensors(term, generator)) for term in terms)
     moved = move(second, places, None) if side == "rows" else move(second, None, places)
-    plan = plan_of(MLBTC((8, 8), [term.level for term in terms]))
     permutation = (name, None) if side == "rows" else (None, name)
-    assert instance_rank(plan, [Level(), Level(permutation=permutation)]) == rank(add([first, moved])) == expected
+    levels = [terms[0].level, Level.einsum(terms[1].expression, terms[1].sizes, permutation=permutation)]
+    assert instance_rank(plan_of(MLBTC((8, 8), levels)), levels) == rank(add([first, moved])) == expected
 
 
 AFFORDABLE = {
@@ -127,4 +125,5 @@ def test_what_is_affordable(spec: MLBTC, expected: bool) -> None:
 
 
 def test_the_longest_affordable_sum_is_right() -> None:
-    assert instance_rank(plan_of(families.low_rank((8, 9), 2048)), NONE) == 8
+    spec = families.low_rank((8, 9), 2048)
+    assert instance_rank(plan_of(spec), spec.levels) == 8

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import mlbtc
 from mlbtc import MLBTC, Level, families, symbol
-from mlbtc.analysis.parts import Piece, components, covered, flow_bound
+from mlbtc.analysis.parts import Piece, components, flow_bound
+from mlbtc.spec.place import covered
 from tests.analysis.test_rank import certify, rank_of, terms
 from tests.oracles.matrix import add, level_matrix, move, put, random_tensors, rank
 
@@ -86,6 +87,16 @@ def test_places_that_touch_meet_in_the_flow() -> None:
     # 5 of 9 columns are fed by rank 1 alone: the bound min(out, in, sum) would be 6.
     spec = MLBTC((6, 9), [Level(1, 1), Level(at=((0, 6), (0, 4)))])
     assert (rank_of(spec).size, rank_of(spec).certainty) == (5, "exact")
+
+
+def test_some_parts_settle_the_rank_of_all() -> None:
+    """Block triangular: what is on the diagonal has full rank, whatever stands below."""
+    size = 256
+    levels = [level.placed(((0, size), (0, size))) for level in families.btt((size, size), 2).levels]
+    levels += [Level(at=((size, 2 * size), (size, 2 * size))), Level(1, 9, at=((size, 2 * size), (0, size)))]
+    found = rank_of(MLBTC((2 * size, 2 * size), levels))
+    assert (found.size, found.certainty) == (2 * size, "exact")
+    assert found.reason.startswith("levels 0, 1 alone have it")
 
 
 def test_symbolic_parts_state_what_is_proved() -> None:

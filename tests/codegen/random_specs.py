@@ -21,6 +21,7 @@ class Part:
     scale: float = 1
     rows: list[int] | str | None = None
     columns: list[int] | str | None = None
+    at: tuple[tuple[int, int], tuple[int, int]] | None = None
 
     def level(self, names: list[str]) -> Level:
         def words(labels: list[int]) -> str:
@@ -28,7 +29,7 @@ class Part:
 
         text = f"{', '.join(map(words, self.factors))} -> ({words(self.output)}) ({words(self.input)})"
         sizes = {names[label]: size for label, size in enumerate(self.sizes)}
-        return Level.einsum(text, sizes, self.scale, (self.rows, self.columns))
+        return Level.einsum(text, sizes, self.scale, (self.rows, self.columns), self.at)
 
     def dense(self, factors: list[Tensor]) -> Tensor:
         """Sum over paths; an index on both axes is a Kronecker delta between two labels."""
@@ -76,7 +77,14 @@ class Drawn:
 
     def dense(self, factors: list[Tensor]) -> Tensor:
         rest = iter(factors)
-        return sum(part.dense([next(rest) for _ in part.factors]) for part in self.parts)
+        total = torch.zeros(self.shape, dtype=torch.float64)
+        for part in self.parts:
+            (top, _), (left, _) = part.at or ((0, 0), (0, 0))
+            found = part.dense([next(rest) for _ in part.factors])
+            total = total + torch.nn.functional.pad(
+                found, (left, self.shape[1] - left - found.shape[1], top, self.shape[0] - top - found.shape[0])
+            )
+        return total
 
     def __repr__(self) -> str:
         return str(self.spec)
@@ -84,9 +92,23 @@ class Drawn:
 
 @st.composite
 def drawn_specs(draw: st.DrawFn) -> Drawn:
-    """Draw 1 to 3 levels of 1 to 4 factors over indices of sizes 1 to 6, shared by any number of factors."""
+    """Draw 1 to 3 levels of 1 to 4 factors over indices of sizes 1 to 6, shared by any number of factors.
+
+    Levels fill all of the matrix or a part of it.
+    """
     shape = (draw(st.sampled_from([1, 2, 3, 4, 6, 8, 12])), draw(st.sampled_from([1, 2, 4, 5, 6, 8, 12])))
-    return Drawn(shape, [draw(parts(shape)) for _ in range(draw(st.integers(1, 3)))])
+    drawn = []
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.none() | st.tuples(*map(ranges, shape)))
+        part = draw(parts(shape if at is None else (at[0][1] - at[0][0], at[1][1] - at[1][0])))
+        part.at = at
+        drawn.append(part)
+    return Drawn(shape, drawn)
+
+
+def ranges(size: int) -> st.SearchStrategy[tuple[int, int]]:
+    """Draw a start and a stop."""
+    return st.sampled_from([(start, stop) for start in range(size) for stop in range(start + 1, size + 1)])
 
 
 @st.composite

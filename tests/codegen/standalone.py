@@ -30,7 +30,7 @@ for number, path in enumerate(sorted(pathlib.Path(sys.argv[1]).glob("*.py"))):
         x = torch.randn(2, 3, layer.in_features, dtype=torch.float64)
         results[path.stem] = {
             "class": last.__name__, "x": x.tolist(), "y": layer(x).tolist(), "dense": layer.to_dense().tolist(),
-            "parameters": [p.tolist() for p in layer.parameters()],
+            "parameters": {name: p.tolist() for name, p in layer.named_parameters()},
             "modules": [m for m in sys.modules if m.partition(".")[0] in FORBIDDEN and sys.modules[m] is not None],
         }
     except Exception:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mlbtc
 from mlbtc import families
-from tests.codegen.cases import CASES, TOLERANCES, Array, Case, factors_of
+from tests.codegen.cases import CASES, TOLERANCES, Array, Case, factors_of, nested
 from tests.codegen.standalone import run_alone
 
 pytestmark = pytest.mark.usefixtures("without_compiler")
@@ -153,17 +153,11 @@ class TestConformance:
         assert result["class"] == type(compiled(name)).__name__
         assert result["modules"] == []
         x = torch.tensor(result["x"], dtype=torch.float64)
-        factors = [[np.array(f) for f in level] for level in nested(name, result["parameters"])]
+        factors = nested(CASES[name].spec, {key: np.array(value) for key, value in result["parameters"].items()})
         expected = torch.from_numpy(np.array(CASES[name].dense(factors)))
         dense, y = (torch.tensor(result[key], dtype=torch.float64) for key in ("dense", "y"))
         torch.testing.assert_close(dense, expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(y, x @ expected.T, rtol=1e-12, atol=1e-12)
-
-
-def nested(name: str, values: list[Any]) -> list[list[Any]]:
-    """Cut a list of factors into levels."""
-    rest = iter(values)
-    return [[next(rest) for _ in level.expression.factors] for level in CASES[name].spec.levels]
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,9 @@ LARGE = {
     "tensor_train-six-cores": families.tensor_train([2] * 6, [2] * 6, [3] * 5),
     "long-name": families.dense((16384, 16384)).named("a long name " * 5),
     "many-levels-300": MLBTC((64, 64), [Level(2**n, 1) for n in range(7)] * 4),
+    "many-parts": mlbtc.block_diag(*(families.dense((3, 4)) for _ in range(30))),
+    "many-parts-with-gaps": MLBTC((48, 8), [Level(at=((4 * n + 1, 4 * n + 3), None)) for n in range(12)]),
+    "as-many-parts-as-a-line-holds": mlbtc.vstack(*(families.diagonal(2) for _ in range(17))),
 }
 
 
@@ -67,6 +70,8 @@ def count(source: str) -> dict[str, int]:
         (families.monarch((6, 9), 3), {"bmm": 2, "permute": 4, "copy": 1}),
         (families.butterfly(8), {"bmm": 3, "permute": 6, "copy": 4}),
         (families.butterfly(64), {"bmm": 6, "permute": 12, "copy": 10}),
+        (mlbtc.hstack(families.dense((3, 4)), families.dense((3, 2))), {"mm": 2, "permute": 2, "add": 1}),
+        (mlbtc.block_diag(families.dense((3, 4)), families.dense((3, 2))), {"mm": 2, "permute": 2}),
         (families.diagonal(5), {"bmm": 1, "permute": 2}),
         (families.low_rank_plus_diagonal((7, 7), 2), {"mm": 2, "bmm": 1, "permute": 6, "add": 1}),
         (families.permutation([1, 2, 0]), {"bmm": 1, "permute": 2, "index_select": 1}),
@@ -78,6 +83,23 @@ def count(source: str) -> dict[str, int]:
 )  # fmt: skip
 def test_operations_of_a_product(spec: MLBTC, expected: dict[str, int]) -> None:
     assert count(mlbtc.generate(spec)) == expected
+
+
+def test_parts_are_joined_and_not_padded() -> None:
+    dense = families.dense((3, 4))
+    beside, above, diagonal = (product_of(mlbtc.generate(f(dense, dense))) for f in STACKS)
+    assert beside.count("torch.cat(") == 0
+    assert above.count("torch.cat(") == diagonal.count("torch.cat(") == 1
+    # A part of the input is a view, and nothing is made larger than it is.
+    assert re.findall(r"= (x\[.*\])", beside) == re.findall(r"= (x\[.*\])", diagonal) == ["x[:, 0:4]", "x[:, 4:8]"]
+    assert "x[" not in above
+    assert "new_zeros" not in beside + above + diagonal
+    gap = product_of(mlbtc.generate(MLBTC((9, 4), [Level(at=((1, 4), None)), Level(at=((4, 7), None))])))
+    joined = re.findall(r"torch.cat\(\((.*)\), 1\)", gap)
+    assert [re.sub(r"t\d+", "t", text) for text in joined] == ["t.new_zeros(tokens, 1), t, t, t.new_zeros(tokens, 2)"]
+
+
+STACKS = (mlbtc.hstack, mlbtc.vstack, mlbtc.block_diag)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -124,13 +146,15 @@ def test_emitted_files_import_torch_only(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_parameters_are_named_after_level_and_factor(name: str) -> None:
     spec = CASES[name].spec
-    expected = [
-        (f"level{level}_factor{factor}", tuple(spec.levels[level].factor_shape(factor)))
+    # A factor with a name is one parameter, wherever it stands.
+    expected = {
+        spec.levels[level].names[factor] or f"level{level}_factor{factor}": spec.levels[level].factor_shape(factor)
         for level in range(len(spec.levels))
         for factor in range(len(spec.levels[level].expression.factors))
-    ]
+    }
     module = mlbtc.compile(spec, device="meta")
-    assert [(key, tuple(value.shape)) for key, value in module.named_parameters()] == expected
+    assert [(key, tuple(value.shape)) for key, value in module.named_parameters()] == list(expected.items())
+    assert list(module.state_dict())[: len(expected)] == list(expected)
 
 
 # Form

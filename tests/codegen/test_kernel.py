@@ -63,6 +63,15 @@ SPECS = {
             Level(permutation=([2, 0, 1], None), at=((8, 11), (20, 26))),
         ],
     ),
+    "tied factors": MLBTC(
+        shape=(20, 20),
+        levels=[
+            Level.einsum("i r, j r -> i j", {"r": 3}, factors=("W", "W")),
+            Level(blocks=4, rank=1),
+            Level.einsum("i r, r s, j s -> i j", {"r": 3, "s": 3}, -0.5, factors=("W", None, "V")),
+            Level.einsum("a b, b j -> a j", {"b": 20}, 2, at=((0, 20), (0, 3)), factors=(None, "V")),
+        ],
+    ),
     "parts over the whole": MLBTC(
         shape=(24, 16), levels=[Level(rank=2), Level(at=((0, 9), (3, 8))), Level(2, 1, at=((2, 24), None))]
     ),
@@ -71,8 +80,11 @@ SPECS = {
 
 def product(spec: MLBTC, x: torch.Tensor, factors: list[torch.Tensor]) -> torch.Tensor:
     """Return `matrix x` in the dtype of x, one torch.einsum per level."""
-    total, used = torch.zeros(x.shape[0], int(spec.shape[0]), dtype=x.dtype), 0
-    for level in spec.levels:
+    total, held = (
+        torch.zeros(x.shape[0], int(spec.shape[0]), dtype=x.dtype),
+        dict(zip(shapes(spec), factors, strict=True)),
+    )
+    for place, level in enumerate(spec.levels):
         sizes = {name: int(size) for name, size in level.sizes}
         (top, bottom), (left, right) = (
             side or (0, size)
@@ -83,9 +95,8 @@ def product(spec: MLBTC, x: torch.Tensor, factors: list[torch.Tensor]) -> torch.
         seen = x[:, left:right] if columns is None else x[:, [left + column for column in columns]]
         operands: list[object] = [seen.reshape(-1, *(sizes[i] for i in level.expression.input)),
                                   [0, *(number[i] for i in level.expression.input)]]  # fmt: skip
-        for names in level.expression.factors:
-            operands += [factors[used], [number[i] for i in names]]
-            used += 1
+        for factor, names in enumerate(level.expression.factors):
+            operands += [held[level.names[factor] or (place, factor)], [number[i] for i in names]]
         y = torch.einsum(*operands, [0, *(number[i] for i in level.expression.output)]).flatten(1)
         rows = positions(level.rows, y.shape[1])
         filled = torch.zeros_like(total)
@@ -94,9 +105,17 @@ def product(spec: MLBTC, x: torch.Tensor, factors: list[torch.Tensor]) -> torch.
     return total
 
 
+def shapes(spec: MLBTC) -> dict[object, list[int]]:
+    """Return the shape of every tensor by its name or place, in the order in which they first stand."""
+    return {
+        level.names[factor] or (place, factor): [int(level.size_of[i]) for i in names]
+        for place, level in enumerate(spec.levels)
+        for factor, names in enumerate(level.expression.factors)
+    }
+
+
 def factors_of(spec: MLBTC) -> list[torch.Tensor]:
-    shapes = [[int(level.size_of[i]) for i in names] for level in spec.levels for names in level.expression.factors]
-    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes(spec).values()]
 
 
 def compare(kernel: Kernel, spec: MLBTC, tokens: int, dtype: torch.dtype, strided: bool = False) -> None:
@@ -147,7 +166,15 @@ def test_float32(name, threads, parallel):
 
 @pytest.mark.parametrize(
     "name",
-    ["mlr", "btt", "butterfly", "scales and permutations", "an index of all factors", "parts that overlap and gaps"],
+    [
+        "mlr",
+        "btt",
+        "butterfly",
+        "scales and permutations",
+        "an index of all factors",
+        "parts that overlap and gaps",
+        "tied factors",
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_other_dtypes(name, dtype, parallel):

@@ -15,7 +15,7 @@ from mlbtc.codegen.program import Add, Arrange, Instruction, Join, Matmul, Scale
 from mlbtc.errors import PlanError
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
-from tests.codegen.cases import CASES, Array, reversed_bits, strided
+from tests.codegen.cases import CASES, Array, nested, reversed_bits, strided
 from tests.codegen.random_specs import Drawn, drawn_specs
 
 
@@ -104,8 +104,8 @@ def test_a_program_is_the_product_with_its_matrix(name: str, tokens: int) -> Non
     factors = factors_for(program)
     x = np.random.default_rng(1).standard_normal((tokens, case.spec.shape[1]))
     machine = Machine(program, factors, x)
-    rest = iter(factors)
-    dense = case.dense([[next(rest) for _ in level.expression.factors] for level in case.spec.levels])
+    named = {p.name: factor for p, factor in zip(program.parameters, factors, strict=True)}
+    dense = case.dense(nested(case.spec, named))
     np.testing.assert_allclose(machine.result, x @ dense.T, rtol=1e-11, atol=1e-12)
     # The steps cost what the plan says.
     assert machine.macs == int(mlbtc.analyze(case.spec, batch=tokens).macs)

@@ -61,6 +61,7 @@ int main() {
         "scales and permutations",
         "an index of one factor",
         "parts that overlap and gaps",
+        "tied factors",
     ],
 )
 def test_clean(name, tmp_path):

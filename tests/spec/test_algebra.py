@@ -76,8 +76,15 @@ def dense(spec: MLBTC, factors: Factors) -> Matrix:
         for place_ in itertools.product(*(range(int(size_of[name])) for name in free)):
             at = dict(zip(free, place_, strict=True))
             full[tuple(at[n] for n in (*expression.output, *expression.input))] = product[place_]
-        flat = level.scale * full.reshape(rows, columns)
-        total[np.ix_(place(level.rows, rows), place(level.columns, columns))] += flat
+        (top, bottom), (left, right) = (
+            side or (0, size)
+            for side, size in zip(level.at.sides if level.at else (None, None), spec.shape, strict=True)
+        )
+        height, width = int(bottom) - int(top), int(right) - int(left)
+        flat = level.scale * full.reshape(height, width)
+        moved = np.full_like(flat, np.nan)
+        moved[np.ix_(place(level.rows, height), place(level.columns, width))] = flat
+        total[int(top) : int(bottom), int(left) : int(right)] += moved
     return total
 
 

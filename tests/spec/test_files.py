@@ -257,12 +257,14 @@ def test_a_file_is_a_mapping(value: str) -> None:
 
 
 def test_text_of_the_manual_is_read() -> None:
-    """The first example of docs/file-grammar.md."""
+    """The examples of docs/file-grammar.md."""
     root: Any = Path(__file__).resolve().parents[2]
     page = (root / "docs" / "file-grammar.md").read_text()
     blocks = [part.split("```")[0] for part in page.split("```yaml\n")[1:]]
-    matrix, attention = loads(blocks[0]), loads(blocks[1])
-    assert isinstance(matrix, MLBTC)
+    specs = [loads(block) for block in blocks]
+    assert [type(spec) for spec in specs] == [MLBTC, MLBTC, MLBTC, AttentionSpec, AttentionSpec]
+    matrix, parts, tied = (spec for spec in specs if isinstance(spec, MLBTC))
     assert len(matrix.levels) == 5
-    assert isinstance(attention, AttentionSpec)
+    assert [level.at is not None for level in parts.levels] == [True] * 3
+    assert tied.tensors == ((0, 0), (1, 1), (1, 2))
     assert matrix.bind(D=1024).symbols == ()
