@@ -65,7 +65,7 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Matmul:
-    """A matrix product, batched where the operands have three dimensions; one that sums nothing has an inner size of 1."""
+    """A matrix product, batched where the operands have three dimensions; without a sum, of inner size 1."""
 
     result: Value
     left: str
