@@ -164,7 +164,7 @@ def _draw_shape(axes: Any, shape: Shape, depth: int) -> None:
         case Box():
             round_ = f"round,pad=0,rounding_size={min(shape.radius, shape.width // 2)}"
             corner, size = (shape.x, shape.y), (shape.width, shape.height)
-            look = {"facecolor": shape.fill, "edgecolor": shape.stroke, "zorder": depth}
+            look: dict[str, Any] = {"facecolor": shape.fill, "edgecolor": shape.stroke, "zorder": depth}
             axes.add_patch(FancyBboxPatch(corner, *size, round_, **look))
         case Text():
             # A pixel is 0.72 points at 100 per inch; names may hold $, which is no formula here.

@@ -18,6 +18,8 @@ from mlbtc.spec.sizes import MAX_SIZE, Size
 
 MAX_POINTS = 512
 TOKENS = "T"
+PROBLEM = "problem"
+"""The title of the column that says why a row has no costs."""
 _RULE = "a sweep is NAME=FIRST:LAST:2x (times 2), NAME=FIRST:LAST:+128 (plus 128) or NAME=A,B,C"
 _SWEEP = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(\S.*?)\s*")
 _RANGE = re.compile(r"([0-9]{1,12}):([0-9]{1,12}):(?:\+([0-9]{1,12})|([0-9]{1,12})x)")
@@ -117,9 +119,8 @@ def _check(spec: MLBTC | AttentionSpec, sweeps: Sequence[Sweep], batch: Size | s
         if names.count(sweep.name) > 1:
             raise AnalysisError(f"{sweep.name} is swept twice: give all its values in one sweep")
         if sweep.name not in (*symbols, TOKENS):
-            hint = (
-                nearest(sweep.name, (*symbols, TOKENS)) if symbols else "it has no symbols; T, the tokens, can be swept"
-            )
+            none = "it has no symbols, only T, the number of tokens, can be swept"
+            hint = nearest(sweep.name, (*symbols, TOKENS)) if symbols else none
             raise AnalysisError(f"cannot sweep {sweep.name}: {spec.name} has no symbol {sweep.name!r}; {hint}")
         if sweep.name == TOKENS and TOKENS not in symbols and batch is not None:
             raise AnalysisError("T, the number of tokens, is swept and given: leave one out")
@@ -149,4 +150,4 @@ def sweep_table(points: Sequence[Point]) -> Comparison:
     for point in points:
         cells = ("",) * len(costs) if point.report is None else cost_row(point.report)
         rows.append((*(str(v) for _, v in point.values), *cells, *((point.problem,) if problems else ())))
-    return Comparison((*names, *costs, *(("problem",) if problems else ())), tuple(rows))
+    return Comparison((*names, *costs, *((PROBLEM,) if problems else ())), tuple(rows))

@@ -11,7 +11,7 @@ from rich.console import Console
 from mlbtc.analysis import AttentionReport, Report, analyze, render
 from mlbtc.analysis.memory import ELEMENT_BYTES
 from mlbtc.analysis.score import SPLIT_HEADER, split_rows
-from mlbtc.cli.options import load_with
+from mlbtc.cli.options import load_several, load_with
 from mlbtc.cli.tables import Format, print_comparison, rich_table
 from mlbtc.errors import SpecError
 from mlbtc.spec import MLBTC, AttentionSpec
@@ -122,7 +122,7 @@ def _print_several(
 ) -> None:
     from mlbtc.analysis.compare import compare
 
-    reports = [analyze(load_with(path, assignments), batch, dtype=dtype) for path in paths]
+    reports = [analyze(spec, batch, dtype=dtype) for spec in load_several(paths, assignments)]
     print_comparison(compare(reports, paths), [report.to_json() for report in reports], format)
 
 
@@ -145,6 +145,6 @@ def _draw_graph(spec: MLBTC | AttentionSpec, path: str) -> None:
     matrix = spec if isinstance(spec, MLBTC) else spec.score
     if matrix is None:
         raise SpecError(
-            f"{spec.name} is an attention layer without a matrix between its tokens: it has no graph to draw"
+            f"--graph draws a matrix, but the scores of {spec.name} have none: only bilinear attention does"
         )
     draw_graph(matrix, path)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from mlbtc.analysis.compare import Comparison
 from mlbtc.analysis.render import markdown_table
+from mlbtc.analysis.sweep import PROBLEM
 
 Row = tuple[str, ...]
 
@@ -28,22 +29,26 @@ class Format(StrEnum):
     csv = "csv"
 
 
-NUMERIC = {"value", "dense / this", "standard / this"}
+NUMERIC = ("value", "dense / this", "standard / this")
+WORDS = ("name", "certainty")
+"""Columns of a comparison that hold words."""
 
 
-def rich_table(header: Row, rows: Sequence[Row], numeric: Sequence[str] = tuple(NUMERIC), fixed: int = 2) -> Table:
+def rich_table(header: Row, rows: Sequence[Row], numeric: Sequence[str] = NUMERIC, fixed: int | None = 2) -> Table:
     """Return a table for the terminal.
 
     Args:
         header: the titles of the columns.
         rows: their cells.
         numeric: titles of columns that are aligned on the right.
-        fixed: the column whose cells are never folded.
+        fixed: the column whose cells are never folded; None folds formulas only, never a word or a number.
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
     for position, title in enumerate(header):
         justify: Any = "right" if title in numeric else "left"
-        table.add_column(title, justify=justify, overflow="fold", no_wrap=position == fixed)
+        cells = [title, *(row[position] for row in rows)]
+        words = None if fixed is not None else max(len(word) for cell in cells for word in [*cell.split(), ""])
+        table.add_column(title, justify=justify, overflow="fold", no_wrap=position == fixed, min_width=words)
     for row in rows:
         # Brackets in a step are index names, not markup.
         table.add_row(*(cell.replace("[", "\\[") for cell in row))
@@ -66,9 +71,19 @@ def print_comparison(comparison: Comparison, values: Sequence[dict[str, Any]], f
         case Format.csv:
             typer.echo(_csv(comparison), nl=False)
         case Format.table:
-            # What is no name and no message is a number or a formula.
-            numeric = [title for title in comparison.header if title not in ("name", "certainty", "problem")]
-            Console().print(rich_table(comparison.header, comparison.rows, numeric, fixed=0))
+            _print_table(comparison, Console())
+
+
+def _print_table(comparison: Comparison, console: Console) -> None:
+    """Print the rows, and below them what is wrong with those that have no costs."""
+    header, rows = comparison.header, comparison.rows
+    problems = [(row[0], row[-1]) for row in rows if header[-1] == PROBLEM and row[-1]]
+    if problems:
+        header, rows = header[:-1], tuple(row[:-1] for row in rows)
+    numeric = [title for title in header if title not in WORDS]
+    console.print(rich_table(header, rows, numeric, fixed=None))
+    for value, problem in problems:
+        console.print(f"{header[0]} = {value}: {problem}", style="yellow", highlight=False, markup=False)
 
 
 def _csv(comparison: Comparison) -> str:
