@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from mlbtc.analysis.compare import Comparison
@@ -81,7 +82,11 @@ def _print_table(comparison: Comparison, console: Console) -> None:
     if problems:
         header, rows = header[:-1], tuple(row[:-1] for row in rows)
     numeric = [title for title in header if title not in WORDS]
-    console.print(rich_table(header, rows, numeric, fixed=None))
+    table = rich_table(header, rows, numeric, fixed=None)
+    # A terminal that is too narrow wraps lines; a table that is cut would lose digits.
+    needed = Measurement.get(Console(width=1000), console.options.update(max_width=1000), table).minimum
+    console.width = max(console.width, needed)
+    console.print(table)
     for value, problem in problems:
         console.print(f"{header[0]} = {value}: {problem}", style="yellow", highlight=False, markup=False)
 
