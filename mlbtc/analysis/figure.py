@@ -99,8 +99,7 @@ def plot_sweep(points: Sequence[Point], path: str) -> None:
 
 def _draw(axes: Any, values: Sequence[tuple[int, int | None]], style: str, label: str) -> None:
     known = [(x, y) for x, y in values if y is not None]
-    # A name that starts with _ or holds $ would mean something to matplotlib.
-    axes.plot(*zip(*known, strict=True), style, label="\u200b" + label.replace("$", r"\$"), markersize=3, linewidth=1.2)
+    axes.plot(*zip(*known, strict=True), style, label=label, markersize=3, linewidth=1.2)
 
 
 def _label_values(axes: Any, values: Sequence[int]) -> None:
@@ -167,7 +166,7 @@ def _draw_shape(axes: Any, shape: Shape, depth: int) -> None:
             look: dict[str, Any] = {"facecolor": shape.fill, "edgecolor": shape.stroke, "zorder": depth}
             axes.add_patch(FancyBboxPatch(corner, *size, round_, **look))
         case Text():
-            # A pixel is 0.72 points at 100 per inch; names may hold $, which is no formula here.
+            # A pixel is 0.72 points at 100 per inch.
             axes.text(
                 shape.x, shape.y, shape.text, fontsize=0.72 * shape.size, color=shape.colour, parse_math=False,
                 ha="center" if shape.centred else "left", va="baseline", zorder=depth,
