@@ -18,6 +18,8 @@ from mlbtc.errors import AnalysisError, nearest
 from mlbtc.plan import Plan
 from mlbtc.plan.build import LevelPlan
 from mlbtc.plan.step import TOKENS, Operand, Step
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.place import disjoint, length, ranges
 from mlbtc.spec.sizes import Size, product
 
 ELEMENT_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8": 1}
@@ -58,19 +60,29 @@ def element_bytes(dtype: str) -> int:
     return ELEMENT_BYTES[dtype]
 
 
-def memory_of(plan: Plan, dtype: str, values: Mapping[str, Size]) -> Memory:
-    """Return the memory traffic of a plan in bytes of `dtype`, with numbers for the symbols in `values`."""
+def memory_of(spec: MLBTC, plan: Plan, dtype: str, values: Mapping[str, Size]) -> Memory:
+    """Return the memory traffic of a spec's plan in bytes of `dtype`, with numbers for the symbols in `values`."""
     size, (rows, columns) = element_bytes(dtype), plan.shape
     dense = _total([product([plan.tokens, columns]), product([rows, columns]), product([plan.tokens, rows])])
-    moved, kept = moved_elements(plan), kept_elements(plan)
+    moved, kept = moved_elements(spec, plan), kept_elements(plan)
     return Memory(dtype, *(Quantity.of(count, values) for count in (_times(size, moved), _times(size, dense), kept)))
 
 
-def moved_elements(plan: Plan) -> Size:
+def moved_elements(spec: MLBTC, plan: Plan) -> Size:
     """Return the elements that all steps and the sums of levels read and write."""
     steps = [step_elements(step, level, plan.tokens) for level in plan.levels for step in level.steps]
-    sums = product([3 * (len(plan.levels) - 1), plan.tokens, plan.shape[0]])
-    return _total([*steps, sums])
+    sums = [product([3, plan.tokens, rows]) for rows in summed_rows(spec)]
+    return _total([*steps, *sums])
+
+
+def summed_rows(spec: MLBTC) -> list[Size]:
+    """Return for each sum of levels its rows: a level is added to those before it unless it shares no row with them."""
+    places = [ranges(level.at, spec.shape)[0] for level in spec.levels]
+    return [
+        length(rows)
+        for number, rows in enumerate(places)
+        if number and not all(disjoint(rows, before) for before in places[:number])
+    ]
 
 
 def step_elements(step: Step, level: LevelPlan, tokens: Size) -> Size:
@@ -99,9 +111,11 @@ def kept_elements(plan: Plan) -> Size:
                 # What one operand alone is summed over is gone before the product.
                 used = [i for i in operand.indices if i in step.result.indices or i in other.indices]
                 count = product([sizes[i] for i in used])
-                whole = operand.name == level.activation.name and len(used) == len(operand.indices)
-                # Levels share their input; intermediates are theirs alone.
-                kept[("x",) if whole else (number, operand.name)] = count
+                if operand.name == level.activation.name and len(used) == len(operand.indices):
+                    # Levels share their input, of which some see a part.
+                    kept[("x",)] = product([plan.tokens, plan.shape[1]])
+                else:
+                    kept[(number, operand.name)] = count
     return _total(list(kept.values()))
 
 

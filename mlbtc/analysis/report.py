@@ -11,6 +11,7 @@ import sympy as sp
 
 from mlbtc.analysis.attention import AttentionReport, analyze_attention
 from mlbtc.analysis.crossover import Crossover, find_crossover
+from mlbtc.analysis.family import Family, name_of, recognise
 from mlbtc.analysis.memory import Memory, element_bytes, memory_of, step_elements
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.rank import Rank, generic_rank
@@ -109,6 +110,11 @@ class Report:
     memory: Memory
     crossover: Crossover | None
 
+    @property
+    def family(self) -> Family | None:
+        """The family that the matrix belongs to."""
+        return recognise(self.spec)
+
     def bind(self, **values: int | str) -> Report:
         """Return the report with symbols replaced, the number of tokens under its name T.
 
@@ -126,6 +132,7 @@ class Report:
         return {
             "name": self.name,
             "shape": [size if isinstance(size, int) else str(size) for size in self.shape],
+            "family": name_of(self.family),
             "parameters": self.parameters.to_json(),
             "macs": self.macs.to_json(),
             "flops": self.flops.to_json(),
@@ -226,7 +233,7 @@ def _analyze_matrix(spec: MLBTC, tokens: Size, dtype: str) -> Report:
         spec.name, spec.shape, tokens, quantity(total), quantity(plan.macs), quantity(2 * plan.macs),
         Quantity(rank.size, value), settled.certainty, settled.reason, quantity(plan.largest), dense, levels, steps,
         tuple(map(str, spec.conditions)), find_warnings(bound, plan, values, exact, settled.reason, crossover), spec,
-        memory_of(plan, dtype, values), crossover,
+        memory_of(spec, plan, dtype, values), crossover,
     )  # fmt: skip
 
 

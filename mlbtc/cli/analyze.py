@@ -105,7 +105,7 @@ def print_report(report: Report | AttentionReport, console: Console) -> None:
     else:
         console.print(rich_table(render.HEADER, render.matrix_rows(report)))
         console.print(rich_table(render.STEP_HEADER, render.step_rows(report)))
-    for note in render.notes(report) if isinstance(report, Report) else ():
+    for note in render.notes(report):
         console.print(note, highlight=False, markup=False)
     for warning in report.warnings:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)

@@ -10,7 +10,7 @@ import sympy as sp
 
 from mlbtc.errors import SpecError, nearest
 from mlbtc.spec.language import MLBTC
-from mlbtc.spec.sizes import MAX_SIZE, Size, as_size, divide, evaluate
+from mlbtc.spec.sizes import MAX_SIZE, Size, as_size, evaluate
 
 MAX_TRIES = 20_000
 
@@ -71,8 +71,8 @@ def pad_to(spec: MLBTC, shape: Sequence[int] | None = None, **values: int) -> Pa
     grows = [name for name in shape_symbols if name in numbers]
     target = tuple(shape) if shape is not None else _target(spec, numbers)
     for sizes in _upwards(spec, grows, numbers):
-        if all(_holds(condition.divisor, condition.size, sizes) for condition in spec.conditions):
-            larger = spec.bind(**sizes) if sizes else spec
+        larger = _bound(spec, sizes)
+        if larger is not None:
             return Padded(larger, (int(target[0]), int(target[1])), spec, tuple(sorted(numbers.items())))
     raise SpecError(f"found no sizes for {spec.name} from {_shown(numbers)} on: {'; '.join(map(str, spec.conditions))}")
 
@@ -139,12 +139,14 @@ def _excess(values: tuple[int, ...], start: tuple[int, ...]) -> int:
     return sum((value - first) * 10**6 // first for value, first in zip(values, start, strict=True))
 
 
-def _holds(divisor: Size, size: Size, values: Mapping[str, int]) -> bool:
-    by, whole = evaluate(divisor, values), evaluate(size, values)
-    if not isinstance(by, int) or not isinstance(whole, int):
-        # A root or a fraction that does not come out even.
-        return False
-    return whole >= by >= 1 and divide(whole, by)[0] is not None
+def _bound(spec: MLBTC, sizes: Mapping[str, int]) -> MLBTC | None:
+    """Return the spec at some sizes, or None where they do not fit."""
+    try:
+        for condition in spec.conditions:  # which takes a fraction of the time of binding
+            condition.check(sizes)
+        return spec.bind(**sizes) if sizes else spec
+    except SpecError:
+        return None
 
 
 def _shown(numbers: Mapping[str, int]) -> str:
