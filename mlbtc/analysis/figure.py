@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -45,14 +46,23 @@ def save(figure: Any, path: str) -> None:
     """Write a figure as PNG or SVG, the same bytes for the same figure.
 
     Raises:
-        AnalysisError: the name ends in neither.
+        AnalysisError: the name ends in neither, or the file cannot be written.
     """
     import matplotlib
 
     suffix = check_suffix(path, SUFFIXES)
     unmarked = {"Date": None} if suffix == ".svg" else {"Software": None}
-    with matplotlib.rc_context({"svg.hashsalt": "mlbtc"}):
+    with matplotlib.rc_context({"svg.hashsalt": "mlbtc"}), _naming(path):
         figure.savefig(path, dpi=DPI, metadata=unmarked)
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Name the file in the message where it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise AnalysisError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def check_suffix(path: str, suffixes: tuple[str, ...]) -> str:
@@ -119,7 +129,7 @@ def draw_graph(spec: MLBTC, path: str) -> None:
         path: the file.
 
     Raises:
-        AnalysisError: the file has another suffix.
+        AnalysisError: the file has another suffix or cannot be written.
         BackendError: matplotlib is needed and not installed.
     """
     suffix = check_suffix(path, (".svg", ".dot", ".mmd", ".png"))
@@ -129,7 +139,8 @@ def draw_graph(spec: MLBTC, path: str) -> None:
         return
     forms = {".svg": lambda: to_svg(arrange(drawing)), ".dot": lambda: to_dot(drawing)}
     text = forms.get(suffix, lambda: to_mermaid(drawing))()
-    Path(path).write_text(text, encoding="utf-8")
+    with _naming(path):
+        Path(path).write_text(text, encoding="utf-8")
 
 
 def draw_scene(scene: Scene, path: str) -> None:

@@ -44,6 +44,29 @@ def test_symbolic_costs_of_the_paper_s_table(spec: MLBTC, expected: sp.Expr) -> 
     assert report.macs.value is None
 
 
+RANKS_OF_TABLE_1 = {
+    "dense": (families.dense((D, D)), "D"),
+    "low-rank": (families.low_rank((D, D), R), "Min(D, r)"),
+    "btt": (families.btt((D, D), S), "D"),
+    "mlr": (
+        families.mlr((D, D), ("r1", "r2", "r3")),
+        "Min(D, Min(D, r1) + 2*Min(D/2, r2) + 4*Min(D/4, r3))",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "expected"), RANKS_OF_TABLE_1.values(), ids=RANKS_OF_TABLE_1.keys())
+def test_symbolic_ranks_of_the_paper_s_table(spec: MLBTC, expected: str) -> None:
+    report = report_of(spec)
+    assert (str(report.rank), report.certainty) == (expected, "exact")
+
+
+@pytest.mark.parametrize("ranks", [(1, 1, 1), (4, 3, 2), (16, 8, 4), (2, 1, 8)])
+def test_the_rank_of_mlr_is_the_paper_s_where_ranks_fit_their_blocks(ranks: tuple[int, ...]) -> None:
+    bound = report_of(families.mlr((D, D), ("r1", "r2", "r3"))).bind(D=32, r1=ranks[0], r2=ranks[1], r3=ranks[2])
+    assert bound.rank == min(32, sum(rank * 2**level for level, rank in enumerate(ranks)))
+
+
 def test_symbolic_costs_read_as_the_paper_writes_them() -> None:
     report = report_of(families.low_rank((D, D), R))
     assert report.parameters.to_json() == {"symbolic": "2*D*r", "value": None}
