@@ -1,6 +1,7 @@
 """Reports of matrices: closed forms, keys, binding and batches."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -258,3 +259,19 @@ def test_equal_specs_have_equal_reports() -> None:
     assert one == two
     assert one.to_json() == two.to_json()
     assert one != report_of(MLBTC((D, 12), levels[:1]))
+
+
+LEVELS = {
+    "mlr": [Level(2 ** (n % 8), f"r{n}") for n in range(64)],
+    "btt": [families.btt((D, D), f"s{n}").levels[0] for n in range(64)],
+}
+LEVELS["mixed"] = [LEVELS["btt" if n % 2 else "mlr"][n] for n in range(64)]
+
+
+@pytest.mark.parametrize("levels", LEVELS.values(), ids=LEVELS.keys())
+def test_many_symbolic_levels_take_seconds_at_most(levels: list[Level]) -> None:
+    start = time.process_time()
+    report = report_of(MLBTC((D, D), levels))
+    assert time.process_time() - start < 5
+    assert len(report.levels) == 64
+    assert report.memory.bytes_moved.value is None
