@@ -18,9 +18,7 @@ from mlbtc.spec import MLBTC, AttentionSpec
 
 
 def analyze_command(
-    specs: Annotated[
-        list[str], typer.Argument(help="Spec files (YAML); several make one table.", metavar="SPEC.yaml")
-    ],
+    specs: Annotated[list[str], typer.Argument(help="Spec files (YAML); several make one table.", metavar="SPEC.yaml")],
     batch: Annotated[
         int | None, typer.Option(help="The number of tokens T; without it costs stay in the symbol T.", metavar="T")
     ] = None,

@@ -11,7 +11,6 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from mlbtc.analysis.compare import Comparison
@@ -42,14 +41,12 @@ def rich_table(header: Row, rows: Sequence[Row], numeric: Sequence[str] = NUMERI
         header: the titles of the columns.
         rows: their cells.
         numeric: titles of columns that are aligned on the right.
-        fixed: the column whose cells are never folded; None folds formulas only, never a word or a number.
+        fixed: the column whose cells are never folded.
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
     for position, title in enumerate(header):
         justify: Any = "right" if title in numeric else "left"
-        cells = [title, *(row[position] for row in rows)]
-        words = None if fixed is not None else max(len(word) for cell in cells for word in [*cell.split(), ""])
-        table.add_column(title, justify=justify, overflow="fold", no_wrap=position == fixed, min_width=words)
+        table.add_column(title, justify=justify, overflow="fold", no_wrap=position == fixed)
     for row in rows:
         # Brackets in a step are index names, not markup.
         table.add_row(*(cell.replace("[", "\\[") for cell in row))
@@ -82,11 +79,9 @@ def _print_table(comparison: Comparison, console: Console) -> None:
     if problems:
         header, rows = header[:-1], tuple(row[:-1] for row in rows)
     numeric = [title for title in header if title not in WORDS]
-    table = rich_table(header, rows, numeric, fixed=None)
-    # A terminal that is too narrow wraps lines; a table that is cut would lose digits.
-    needed = Measurement.get(Console(width=1000), console.options.update(max_width=1000), table).minimum
-    console.width = max(console.width, needed)
-    console.print(table)
+    # Lines that a narrow terminal wraps lose nothing, as cells that are cut would.
+    console.width = max(console.width, sum(2 + max(map(len, cells)) for cells in zip(header, *rows, strict=True)))
+    console.print(rich_table(header, rows, numeric, fixed=None))
     for value, problem in problems:
         console.print(f"{header[0]} = {value}: {problem}", style="yellow", highlight=False, markup=False)
 
