@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from mlbtc.attention.build import compile_attention, generate_attention
 from mlbtc.codegen.matrix import compile_matrix, generate_matrix
+from mlbtc.codegen.padded import compile_padded
 from mlbtc.errors import SpecError
 from mlbtc.spec import MLBTC, AttentionSpec
+from mlbtc.spec.padding import Padded
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def compile(
-    spec: MLBTC | AttentionSpec,
+    spec: MLBTC | AttentionSpec | Padded,
     *,
     bias: bool = False,
     device: torch.device | str | None = None,
@@ -26,7 +28,7 @@ def compile(
     """Return a module for a spec: a matrix (..., in) to (..., out), or an attention layer (B, T, width) to the same.
 
     Args:
-        spec: a matrix or attention spec; symbols must be bound or have defaults.
+        spec: a matrix or attention spec, whose symbols must be bound or have defaults, or what `spec.pad_to` returned.
         bias: whether the matrix, or each of the four projections, has a bias.
         device: where parameters are made.
         dtype: of the parameters.
@@ -52,6 +54,8 @@ def compile(
         return compile_attention(spec, bias=bias, device=device, dtype=dtype, target=target)
     if isinstance(spec, MLBTC):
         return compile_matrix(spec, bias=bias, device=device, dtype=dtype, tokens=tokens, target=target)
+    if isinstance(spec, Padded):
+        return compile_padded(spec, bias=bias, device=device, dtype=dtype, tokens=tokens, target=target)
     raise SpecError(f"compile takes an MLBTC or an AttentionSpec, found {type(spec).__name__}")
 
 

@@ -2,8 +2,20 @@
 
 from mlbtc.analysis.attention import AttentionReport
 from mlbtc.analysis.family import Family, recognise
+from mlbtc.analysis.padding import PaddingCost, padding_cost
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.rank import Rank, generic_rank
 from mlbtc.analysis.report import Report, analyze
 
-__all__ = ["AttentionReport", "Family", "Quantity", "Rank", "Report", "analyze", "generic_rank", "recognise"]
+__all__ = [
+    "AttentionReport",
+    "Family",
+    "PaddingCost",
+    "Quantity",
+    "Rank",
+    "Report",
+    "analyze",
+    "generic_rank",
+    "padding_cost",
+    "recognise",
+]

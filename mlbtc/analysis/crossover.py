@@ -79,7 +79,7 @@ def find_crossover(
     """
     if spec.symbols:
         return None
-    steps, dense = _steps(plan, values, bytes_each), _dense(spec, bytes_each)
+    steps, dense = _steps(spec, plan, values, bytes_each), _dense(spec, bytes_each)
     each = sum(step.macs for step in steps)
     macs = 1 if each < dense.macs else _premultiplied(spec, dense.macs)
     return Crossover(macs, cheaper_ranges(steps, [dense], balance), balance)
@@ -155,7 +155,7 @@ def _negative(start: Fraction, end: Fraction | None, value: Fraction, slope: Fra
     return (first, last) if last is None or first <= last else None
 
 
-def _steps(plan: Plan, values: Mapping[str, Size], bytes_each: int) -> list[Traffic]:
+def _steps(spec: MLBTC, plan: Plan, values: Mapping[str, Size], bytes_each: int) -> list[Traffic]:
     # Every step of the plan is linear in T: one unit of it, whatever T is called, says what one token costs.
     counted = () if isinstance(plan.tokens, int) else plan.tokens.free_symbols
     numbers = {**values, **{s.name: 1 for s in counted}}

@@ -18,6 +18,7 @@ from mlbtc.errors import AnalysisError, nearest
 from mlbtc.plan import Plan
 from mlbtc.plan.build import LevelPlan
 from mlbtc.plan.step import TOKENS, Operand, Step
+from mlbtc.spec.language import MLBTC
 from mlbtc.spec.sizes import Size, product
 
 ELEMENT_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8": 1}
@@ -58,8 +59,8 @@ def element_bytes(dtype: str) -> int:
     return ELEMENT_BYTES[dtype]
 
 
-def memory_of(plan: Plan, dtype: str, values: Mapping[str, Size]) -> Memory:
-    """Return the memory traffic of a plan in bytes of `dtype`, with numbers for the symbols in `values`."""
+def memory_of(spec: MLBTC, plan: Plan, dtype: str, values: Mapping[str, Size]) -> Memory:
+    """Return the memory traffic of a spec's plan in bytes of `dtype`, with numbers for the symbols in `values`."""
     size, (rows, columns) = element_bytes(dtype), plan.shape
     dense = _total([product([plan.tokens, columns]), product([rows, columns]), product([plan.tokens, rows])])
     moved, kept = moved_elements(plan), kept_elements(plan)

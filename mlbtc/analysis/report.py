@@ -232,7 +232,7 @@ def _analyze_matrix(spec: MLBTC, tokens: Size, dtype: str) -> Report:
         spec.name, spec.shape, tokens, quantity(_parameters(spec)), quantity(plan.macs), quantity(2 * plan.macs),
         Quantity(rank.size, value), settled.certainty, settled.reason, quantity(plan.largest), dense, levels, steps,
         tuple(map(str, spec.conditions)), find_warnings(bound, plan, values, exact, settled.reason, crossover), spec,
-        memory_of(plan, dtype, values), crossover,
+        memory_of(spec, plan, dtype, values), crossover,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.rank import NESTED
 from mlbtc.plan import Plan
 from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.place import part_shape
 from mlbtc.spec.sizes import Size, product, smallest
 
 
@@ -94,6 +95,7 @@ def _no_rank_to_add(spec: MLBTC, ranks: Sequence[int | None], reason: str) -> li
             for number in range(len(ranks))
             if number != full
         ]
+    most = smallest(part_shape(spec.levels[0].at, spec.shape))  # nested levels are all at one place
     known = [rank for rank in ranks if rank is not None]
     if reason != NESTED or not isinstance(most, int) or len(known) < len(ranks):
         return []

@@ -1,32 +1,24 @@
-"""`mlbtc analyze`: the cost report of a spec file. Imports neither torch nor jinja2."""
+"""`mlbtc analyze`: the cost report of spec files. Imports neither torch nor jinja2."""
 
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from mlbtc.analysis import AttentionReport, Report, analyze, render
+from mlbtc.analysis.memory import ELEMENT_BYTES
 from mlbtc.analysis.score import SPLIT_HEADER, split_rows
-from mlbtc.cli.options import load_with
+from mlbtc.cli.options import load_several, load_with
+from mlbtc.cli.tables import Format, print_comparison, rich_table
 from mlbtc.errors import SpecError
-
-
-class Format(StrEnum):
-    """Output formats of a report."""
-
-    table = "table"
-    json = "json"
-    markdown = "markdown"
-    csv = "csv"
+from mlbtc.spec import MLBTC, AttentionSpec
 
 
 def analyze_command(
-    spec: Annotated[str, typer.Argument(help="A spec file (YAML).", metavar="SPEC.yaml")],
+    specs: Annotated[list[str], typer.Argument(help="Spec files (YAML); several make one table.", metavar="SPEC.yaml")],
     batch: Annotated[
         int | None, typer.Option(help="The number of tokens T; without it costs stay in the symbol T.", metavar="T")
     ] = None,
@@ -34,21 +26,61 @@ def analyze_command(
         list[str] | None, typer.Option("--set", help="A value for a symbol, as often as needed.", metavar="D=2048")
     ] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="How to print the report.")] = Format.table,
+    dtype: Annotated[
+        str, typer.Option(help=f"For the bytes that a matrix moves: {', '.join(ELEMENT_BYTES)}.")
+    ] = "float32",
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(help="One row for each value of a symbol, or of T.", metavar="D=256:8192:2x"),
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option(help="Draw the sweep too (needs matplotlib).", metavar="OUT.png|svg")
+    ] = None,
+    graph: Annotated[
+        str | None, typer.Option(help="Draw the contraction graph too.", metavar="OUT.svg|dot|mmd|png")
+    ] = None,
 ) -> None:
-    """Say what a spec costs: parameters, MACs, FLOPs, rank and memory, symbolic and in numbers.
+    """Say what a spec costs: parameters, MACs, FLOPs, rank, memory and bytes moved, symbolic and in numbers.
 
     A MAC is one multiply-add; FLOPs are 2 MACs. Costs are those of applying one factor after the other to
-    the tokens. A rank is called exact only where a proof or an evaluation shows it.
+    the tokens. A rank is called exact only where a proof or an evaluation shows it. Bytes are those that the
+    steps read and write; the last lines say from how many tokens on the spec beats a dense matrix.
 
-    Three examples:
+    One spec:
 
         mlbtc analyze examples/specs/local_and_global.yaml
-        mlbtc analyze examples/specs/local_and_global.yaml --set D=4096 --batch 64
+        mlbtc analyze examples/specs/local_and_global.yaml --set D=4096 --batch 64 --dtype bfloat16
         mlbtc analyze examples/specs/mlr_attention.yaml --batch 1024 --format json
+
+    Several side by side, matrices or attention layers:
+
+        mlbtc analyze examples/specs/monarch.yaml examples/specs/butterfly.yaml
+
+    A range of sizes, times 2, plus a step, or listed; T is the number of tokens:
+
+        mlbtc analyze examples/specs/local_and_global.yaml --sweep D=256:4096:4x --plot costs.svg
+        mlbtc analyze examples/specs/local_and_global.yaml --sweep D=1024,4096 --sweep T=1:1024:32x
+
+    A picture of the contraction graph, as SVG, DOT, Mermaid or PNG:
+
+        mlbtc analyze examples/specs/butterfly.yaml --graph butterfly.svg
     """
     if batch is not None and batch < 1:
         raise SpecError(f"--batch must be at least 1, found {batch}")
-    report = analyze(load_with(spec, assignments), batch=batch)
+    if len(specs) > 1:
+        _refuse_with_several(graph=graph, sweep=sweep, plot=plot)
+        return _print_several(specs, batch, assignments, format, dtype)
+    spec = load_with(specs[0], assignments)
+    if graph is not None:
+        _draw_graph(spec, graph)
+    if sweep:
+        return _print_sweep(spec, sweep, batch, format, dtype, plot)
+    if plot is not None:
+        raise SpecError("--plot draws a sweep: give one, such as --sweep D=256:8192:2x")
+    _print_one(analyze(spec, batch, dtype=dtype), format)
+
+
+def _print_one(report: Report | AttentionReport, format: Format) -> None:
     match format:
         case Format.json:
             typer.echo(json.dumps(report.to_json(), indent=2))
@@ -64,25 +96,53 @@ def print_report(report: Report | AttentionReport, console: Console) -> None:
     """Print a report as tables."""
     console.print(render.title(report), style="bold", highlight=False, markup=False)
     if isinstance(report, AttentionReport):
-        console.print(_table(render.ATTENTION_HEADER, render.attention_rows(report)))
+        console.print(rich_table(render.ATTENTION_HEADER, render.attention_rows(report)))
         if report.score is not None:
             console.print(render.score_title(report.score), highlight=False, markup=False)
-            console.print(_table(SPLIT_HEADER, split_rows(report.score)))
+            console.print(rich_table(SPLIT_HEADER, split_rows(report.score)))
     else:
-        console.print(_table(render.HEADER, render.matrix_rows(report)))
-        console.print(_table(render.STEP_HEADER, render.step_rows(report)))
+        console.print(rich_table(render.HEADER, render.matrix_rows(report)))
+        console.print(rich_table(render.STEP_HEADER, render.step_rows(report)))
     for note in render.notes(report):
         console.print(note, highlight=False, markup=False)
     for warning in report.warnings:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for position, title in enumerate(header):
-        numeric = title in ("value", "dense / this", "standard / this")
-        table.add_column(title, justify="right" if numeric else "left", overflow="fold", no_wrap=position == 2)
-    for row in rows:
-        # Brackets in a step are index names, not markup.
-        table.add_row(*(cell.replace("[", "\\[") for cell in row))
-    return table
+def _refuse_with_several(**options: object) -> None:
+    for name, value in options.items():
+        if value:
+            raise SpecError(f"--{name} takes one spec file, found several")
+
+
+def _print_several(
+    paths: list[str], batch: int | None, assignments: list[str] | None, format: Format, dtype: str
+) -> None:
+    from mlbtc.analysis.compare import compare
+
+    reports = [analyze(spec, batch, dtype=dtype) for spec in load_several(paths, assignments)]
+    print_comparison(compare(reports, paths), [report.to_json() for report in reports], format)
+
+
+def _print_sweep(
+    spec: MLBTC | AttentionSpec, texts: list[str], batch: int | None, format: Format, dtype: str, plot: str | None
+) -> None:
+    from mlbtc.analysis.sweep import parse_sweep, run_sweep, sweep_table
+
+    points = run_sweep(spec, [parse_sweep(text) for text in texts], batch, dtype=dtype)
+    if plot is not None:
+        from mlbtc.analysis.figure import plot_sweep
+
+        plot_sweep(points, plot)
+    print_comparison(sweep_table(points), [point.to_json() for point in points], format)
+
+
+def _draw_graph(spec: MLBTC | AttentionSpec, path: str) -> None:
+    from mlbtc.analysis.figure import draw_graph
+
+    matrix = spec if isinstance(spec, MLBTC) else spec.score
+    if matrix is None:
+        raise SpecError(
+            f"--graph draws a matrix, but the scores of {spec.name} have none: only bilinear attention does"
+        )
+    draw_graph(matrix, path)

@@ -30,6 +30,26 @@ def load_with(path: str, assignments: list[str] | None) -> MLBTC | AttentionSpec
     return spec.with_defaults(values)
 
 
+def load_several(paths: list[str], assignments: list[str] | None) -> list[MLBTC | AttentionSpec]:
+    """Read spec files and apply each `--set NAME=NUMBER` to those that have the symbol.
+
+    Raises:
+        SpecError: a file or an assignment is wrong, or no file has the symbol.
+    """
+    specs, values = [load(path) for path in paths], dict(_parse(text) for text in assignments or [])
+    known = [spec.symbols if isinstance(spec, MLBTC) else () for spec in specs]
+    symbols = tuple(sorted({name for names in known for name in names}))
+    for name in values:
+        if name not in symbols:
+            hint = nearest(name, symbols) if symbols else "none has symbols"
+            raise SpecError(f"--set {name}: none of the {len(paths)} files has a symbol {name!r}; {hint}")
+    chosen = [{name: value for name, value in values.items() if name in names} for names in known]
+    return [
+        spec.with_defaults(some) if some and isinstance(spec, MLBTC) else spec
+        for spec, some in zip(specs, chosen, strict=True)
+    ]
+
+
 def teach(text: str | None) -> str:
     """Return a help text whose indented paragraphs keep their lines (click would join them)."""
     paragraphs = inspect.cleandoc(text or "").split("\n\n")

@@ -5,6 +5,7 @@ from mlbtc.spec.algebra import block_diag, hstack, kron, vstack
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.files import load, loads
 from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.padding import Padded
 from mlbtc.spec.place import Place
 from mlbtc.spec.simplification import simplify
 from mlbtc.spec.sizes import AtLeast, Condition, Size, symbol
@@ -15,6 +16,7 @@ __all__ = [
     "AttentionSpec",
     "Condition",
     "Level",
+    "Padded",
     "Place",
     "Size",
     "block_diag",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
@@ -17,6 +18,9 @@ from mlbtc.spec.origin import Origin, Path, placed
 from mlbtc.spec.permutation import Permutation, as_permutation, check_permutation
 from mlbtc.spec.place import Place, as_place, fit, part_shape
 from mlbtc.spec.sizes import AtLeast, Condition, Size, as_size, divide, divisors_hint, product, same, substitute
+
+if TYPE_CHECKING:
+    from mlbtc.spec.padding import Padded
 
 MAX_LEVELS = 256
 AXES = ("output", "input")
@@ -287,7 +291,7 @@ class MLBTC(Operators):
             shape = [substitute(s, sizes, f"the {which} size") for s, which in zip(self.shape, AXES, strict=True)]
         for condition in self.conditions:
             path: Path = () if condition.level is None else ("levels", condition.level)
-            with placed(self.origin, *path):
+            with placed(self.origin, *path), _offering_to_pad(self, sizes):
                 condition.check(sizes)
         levels = []
         for number, level in enumerate(self.levels):
@@ -297,6 +301,24 @@ class MLBTC(Operators):
                 levels.append(level.with_sizes(bound).placed(at))
         left = {name: value for name, value in self.defaults if name not in sizes}
         return MLBTC(shape, levels, self.name, left, self.origin)
+
+    def pad_to(self, shape: Sequence[int] | None = None, **values: int) -> Padded:
+        """Return the spec at the next sizes that fit, cut to the wanted ones: `spec.pad_to(D=1000)`.
+
+        Args:
+            shape: the wanted `(out, in)`, where each side of the shape is a symbol or a number.
+            values: instead, the wanted values of symbols; those outside the shape, such as ranks, are bound as given.
+
+        Returns:
+            The larger spec and how inputs and outputs are cut; `mlbtc.compile` takes it like a spec, and
+            `mlbtc.analysis.padding_cost` says what the padding costs.
+
+        Raises:
+            SpecError: a name is no symbol, a symbol has no value, or no sizes fit.
+        """
+        from mlbtc.spec.padding import pad_to
+
+        return pad_to(self, shape, **values)
 
     def bind_defaults(self) -> MLBTC:
         """Return the spec with every symbol that has a default replaced by it."""
@@ -380,6 +402,19 @@ def _check_defaults(defaults: Mapping[str, int], symbols: tuple[str, ...]) -> tu
             raise SpecError(f"the default of symbol {name!r} must be an integer, found {value!r}")
         checked.append((name, size))
     return tuple(sorted(checked))
+
+
+@contextmanager
+def _offering_to_pad(spec: MLBTC, sizes: Mapping[str, Size]) -> Iterator[None]:
+    """Add to a condition's message how to get the next sizes that fit."""
+    try:
+        yield
+    except SpecError as error:
+        grown = {str(s) for size in spec.shape if isinstance(size, sp.Expr) for s in size.free_symbols} & set(sizes)
+        if not grown or not all(isinstance(size, int) for size in sizes.values()):
+            raise
+        call = ", ".join(f"{name}={size}" for name, size in sizes.items())
+        raise SpecError(f"{error}; spec.pad_to({call}) takes the next size that fits", error.key) from None
 
 
 def resolve(level: Level, rows: Size, columns: Size) -> tuple[Level, list[Condition | AtLeast]]:

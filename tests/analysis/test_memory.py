@@ -133,3 +133,13 @@ def test_json_is_added_to() -> None:
     assert set(found["memory"]) == {"dtype", "bytes_moved", "dense_bytes_moved", "kept_elements"}
     assert [step["bytes"]["value"] for step in found["steps"]] == [4 * (24 + 16 + 6), 4 * (6 + 16 + 24)]
     assert sp.sympify(found["memory"]["bytes_moved"]["symbolic"]) == found["memory"]["bytes_moved"]["value"]
+
+
+def test_levels_without_common_rows_are_joined_and_not_added() -> None:
+    low = families.low_rank((6, 8), 2)
+    one = int(report_of(low, 5).memory.bytes_moved)
+    diagonal, wide = report_of(mlbtc.block_diag(low, low), 5).memory, report_of(mlbtc.hstack(low, low), 5).memory
+    assert int(diagonal.bytes_moved) == 2 * one
+    assert int(wide.bytes_moved) == 2 * one + 4 * 3 * 5 * 6
+    # Each level sees a part of x, which is kept as a whole.
+    assert int(diagonal.kept_elements) == 5 * 16 + 2 * 5 * 2

@@ -31,6 +31,8 @@ def test_a_bound_report() -> None:
         ["FLOPs", "16777216", "16,777,216", "134,217,728", "8"],
         ["rank (exact)", "1024", "1,024", "", ""],
         ["largest intermediate (elements)", "131072", "131,072", "", ""],
+        ["kept for the backward (elements)", "196608", "196,608", "", ""],
+        ["bytes moved (float32)", "2097152", "2,097,152", "4,718,592", "2.25"],
     ]
 
 
@@ -65,8 +67,12 @@ def test_costs_that_are_no_multiple_of_the_tokens_are_not_shown_as_one() -> None
 
 def test_steps_are_listed_with_their_costs() -> None:
     rows = table(report_of(families.low_rank((6, 8), 2), 5).to_markdown(), 1)
-    assert rows[0] == ["level", "step", "MACs", "elements"]
-    assert [[row[0], *row[2:]] for row in rows[2:]] == [["0", str(5 * 8 * 2), "10"], ["0", str(5 * 2 * 6), "30"]]
+    assert rows[0] == ["level", "step", "MACs", "elements", "bytes"]
+    moved = [4 * (5 * 8 + 8 * 2 + 5 * 2), 4 * (5 * 2 + 2 * 6 + 5 * 6)]
+    assert [[row[0], *row[2:]] for row in rows[2:]] == [
+        ["0", str(5 * 8 * 2), "10", str(moved[0])],
+        ["0", str(5 * 2 * 6), "30", str(moved[1])],
+    ]
 
 
 def test_notes_state_rank_conditions_and_warnings() -> None:
@@ -74,7 +80,7 @@ def test_notes_state_rank_conditions_and_warnings() -> None:
     text = report_of(spec, 1).to_markdown()
     assert text.startswith("## matrix: D x D, 1 level, 1 tokens\n")
     notes = [line for line in text.splitlines() if line.startswith("- ")]
-    assert notes[0].startswith("- the rank is exact: ")
+    assert notes[1].startswith("- the rank is exact: ")
     assert "- needs: 4 divides D" in notes
     assert any(note.startswith("- warning: levels[0]: rank 9") for note in notes)
     assert text.endswith("\n")
@@ -92,6 +98,7 @@ def test_csv_has_plain_numbers() -> None:
     assert rows[0] == ["quantity", "symbolic", "value", "dense", "dense / this"]
     assert [row[0] for row in rows[1:]] == [
         "parameters", "MACs", "FLOPs", "rank (exact)", "largest intermediate (elements)",
+        "kept for the backward (elements)", "bytes moved (float32)",
     ]  # fmt: skip
     assert rows[2] == ["MACs", "8388608", "8388608", "67108864", "8"]
 

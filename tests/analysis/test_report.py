@@ -1,6 +1,7 @@
 """Reports of matrices: closed forms, keys, binding and batches."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -42,6 +43,29 @@ def test_symbolic_costs_of_the_paper_s_table(spec: MLBTC, expected: sp.Expr) -> 
     assert report.macs == expected * T
     assert report.flops == 2 * expected * T
     assert report.macs.value is None
+
+
+RANKS_OF_TABLE_1 = {
+    "dense": (families.dense((D, D)), "D"),
+    "low-rank": (families.low_rank((D, D), R), "Min(D, r)"),
+    "btt": (families.btt((D, D), S), "D"),
+    "mlr": (
+        families.mlr((D, D), ("r1", "r2", "r3")),
+        "Min(D, Min(D, r1) + 2*Min(D/2, r2) + 4*Min(D/4, r3))",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "expected"), RANKS_OF_TABLE_1.values(), ids=RANKS_OF_TABLE_1.keys())
+def test_symbolic_ranks_of_the_paper_s_table(spec: MLBTC, expected: str) -> None:
+    report = report_of(spec)
+    assert (str(report.rank), report.certainty) == (expected, "exact")
+
+
+@pytest.mark.parametrize("ranks", [(1, 1, 1), (4, 3, 2), (16, 8, 4), (2, 1, 8)])
+def test_the_rank_of_mlr_is_the_paper_s_where_ranks_fit_their_blocks(ranks: tuple[int, ...]) -> None:
+    bound = report_of(families.mlr((D, D), ("r1", "r2", "r3"))).bind(D=32, r1=ranks[0], r2=ranks[1], r3=ranks[2])
+    assert bound.rank == min(32, sum(rank * 2**level for level, rank in enumerate(ranks)))
 
 
 def test_symbolic_costs_read_as_the_paper_writes_them() -> None:
@@ -235,3 +259,19 @@ def test_equal_specs_have_equal_reports() -> None:
     assert one == two
     assert one.to_json() == two.to_json()
     assert one != report_of(MLBTC((D, 12), levels[:1]))
+
+
+LEVELS = {
+    "mlr": [Level(2 ** (n % 8), f"r{n}") for n in range(64)],
+    "btt": [families.btt((D, D), f"s{n}").levels[0] for n in range(64)],
+}
+LEVELS["mixed"] = [LEVELS["btt" if n % 2 else "mlr"][n] for n in range(64)]
+
+
+@pytest.mark.parametrize("levels", LEVELS.values(), ids=LEVELS.keys())
+def test_many_symbolic_levels_take_seconds_at_most(levels: list[Level]) -> None:
+    start = time.process_time()
+    report = report_of(MLBTC((D, D), levels))
+    assert time.process_time() - start < 5
+    assert len(report.levels) == 64
+    assert report.memory.bytes_moved.value is None

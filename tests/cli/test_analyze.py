@@ -227,3 +227,85 @@ def test_ascii_terminals(format: str, tmp_path: Path) -> None:
     path = SPECS / "mlr_attention.yaml"
     done = fresh("analyze", path, "--format", format, folder=tmp_path, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (done.code, done.err) == (0, "")
+
+
+def test_several_files_are_one_table(mlbtc: Command) -> None:
+    paths = [SPECS / f"{name}.yaml" for name in ("local_and_global", "butterfly", "symbolic_mlr")]
+    values = ["--batch", "64", "--set", "D=4096", "--set", "r=3"]
+    found = json.loads(mlbtc("analyze", *paths, *values, "-f", "json").out)
+    assert [one["name"] for one in found] == ["local-and-global", "butterfly", "symbolic-mlr"]
+    rows = list(csv.DictReader(io.StringIO(mlbtc("analyze", *paths, *values, "-f", "csv").out)))
+    assert [int(row["parameters"]) for row in rows[:2]] == [one["parameters"]["value"] for one in found[:2]]
+    assert rows[2]["parameters"] == found[2]["parameters"]["symbolic"]
+    table = mlbtc("analyze", *paths, *values)
+    assert table.code == 0
+    assert all(row["MACs"] in table.out.replace(",", "") for row in rows[:2])
+    markdown = mlbtc("analyze", *paths, *values, "-f", "markdown").out.splitlines()
+    assert len(markdown) == 2 + 3
+    single = as_json(mlbtc("analyze", paths[1], "--batch", "64", "-f", "json"))
+    assert single == found[1]
+
+
+def test_matrices_and_layers_share_no_table(mlbtc: Command) -> None:
+    done = mlbtc("analyze", SPECS / "butterfly.yaml", SPECS / "mlr_attention.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert "butterfly.yaml is a matrix" in done.err
+    layers = mlbtc("analyze", SPECS / "standard_attention.yaml", SPECS / "mlr_attention.yaml", "--batch", "64")
+    assert layers.code == 0
+    assert "standard / MACs" in " ".join(layers.out.split())
+
+
+def test_a_sweep_in_every_format(mlbtc: Command) -> None:
+    arguments = ["analyze", SPECS / "local_and_global.yaml", "--batch", "8", "--sweep", "D=256:1024:2x"]
+    found = json.loads(mlbtc(*arguments, "-f", "json").out)
+    assert [point["at"]["D"] for point in found] == [256, 512, 1024]
+    assert "sqrt(D)" in found[1]["problem"]
+    rows = list(csv.DictReader(io.StringIO(mlbtc(*arguments, "-f", "csv").out)))
+    assert [row["D"] for row in rows] == ["256", "512", "1024"]
+    assert int(rows[2]["MACs"]) == found[2]["macs"]["value"]
+    assert rows[1]["problem"] == found[1]["problem"]
+    table = mlbtc(*arguments)
+    assert (table.code, table.err) == (0, "")
+    assert f"{found[2]['macs']['value']:,}" in table.out
+    assert "D = 512: " in table.out
+    assert mlbtc(*arguments, "-f", "markdown").out.count("\n") == 2 + 3
+
+
+def test_figures_are_written(mlbtc: Command, tmp_path: Path) -> None:
+    figure, graph = tmp_path / "costs.svg", tmp_path / "graph.svg"
+    done = mlbtc("analyze", SPECS / "monarch.yaml", "--sweep", "T=1:64:4x", "--plot", figure, "--graph", graph)
+    assert (done.code, done.err) == (0, "")
+    assert figure.read_text().count("<svg") == graph.read_text().count("<svg") == 1
+    assert mlbtc("analyze", SPECS / "bilinear_attention.yaml", "--graph", tmp_path / "score.mmd").code == 0
+
+
+REFUSED = {
+    "sweep-of-several": (["butterfly", "monarch"], ["--sweep", "T=1,2"], "--sweep takes one spec file"),
+    "graph-of-several": (["butterfly", "monarch"], ["--graph", "x.svg"], "--graph takes one spec file"),
+    "plot-alone": (["butterfly"], ["--plot", "x.svg"], "--plot draws a sweep"),
+    "graph-suffix": (["butterfly"], ["--graph", "x.jpg"], "ends in .svg, .dot, .mmd, .png"),
+    "graph-of-a-layer": (["mlr_attention"], ["--graph", "x.svg"], "only bilinear attention"),
+    "unknown-symbol": (["butterfly"], ["--sweep", "D=1,2"], "no symbol 'D'"),
+    "empty-range": (["local_and_global"], ["--sweep", "D=8:4:2x"], "is empty"),
+    "unknown-dtype": (["butterfly"], ["--dtype", "float31"], "did you mean 'float32'"),
+    "symbol-of-none": (["butterfly", "monarch"], ["--set", "D=4"], "none of the 2 files"),
+    "no-folder": (["butterfly"], ["--graph", "missing/x.svg"], "missing/x.svg"),
+}
+
+
+@pytest.mark.parametrize(("names", "options", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_refusals(names: list[str], options: list[str], words: str, mlbtc: Command) -> None:
+    done = mlbtc("analyze", *(SPECS / f"{name}.yaml" for name in names), *options)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("mlbtc: ")
+    assert words in done.err
+    assert "Traceback" not in done.err
+
+
+def test_bytes_follow_the_dtype(mlbtc: Command) -> None:
+    half, full = (
+        as_json(mlbtc("analyze", SPECS / "butterfly.yaml", "--batch", "4", "--dtype", dtype, "-f", "json"))["memory"]
+        for dtype in ("bfloat16", "float32")
+    )
+    assert full["bytes_moved"]["value"] == 2 * half["bytes_moved"]["value"]
+    assert half["dtype"] == "bfloat16"

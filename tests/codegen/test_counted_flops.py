@@ -29,6 +29,13 @@ def test_any_spec(drawn: Drawn) -> None:
     assert counted(drawn.spec) == claimed(drawn.spec)
 
 
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(drawn_specs(), drawn_specs())
+def test_specs_at_places(one: Drawn, two: Drawn) -> None:
+    spec = mlbtc.block_diag(one.spec, two.spec)
+    assert counted(spec) == claimed(spec) == claimed(one.spec) + claimed(two.spec)
+
+
 UNUSUAL = {
     "diagonal": families.diagonal(13),
     "blocks-of-one": families.block_diagonal((12, 12), 12),
@@ -40,6 +47,8 @@ UNUSUAL = {
     "elementwise-on-both-sides": MLBTC((6, 10), [Level.einsum("i, i j, j, j -> i j")]),
     "summed-alone": MLBTC((6, 10), [Level.einsum("i h s, j h t -> i j", {"h": 2, "s": 3, "t": 4})]),
     "permuted": MLBTC((8, 8), [Level(2, 3, permutation=("bit_reversal", "stride(2)")), Level(scale=0.5)]),
+    "side-by-side": mlbtc.hstack(families.diagonal(5), families.low_rank((5, 7), 1)),
+    "stacked": mlbtc.vstack(families.butterfly(8), families.low_rank((3, 8), 2)),
     "defaults": families.mlr(("D", "D"), [4, 2]).with_defaults({"D": 48}),
     "kron-of-sums": mlbtc.kron(families.low_rank((3, 4), 2) + families.dense((3, 4)), families.diagonal(5)),
 }
