@@ -161,6 +161,24 @@ class _Network:
         self.sizes |= dict(zip(parts, (outer, inner), strict=True))
         return parts
 
+    def anchor(self) -> None:
+        """Put an index of size 1 on the output axis for every part of the factors that shares none with an axis.
+
+        Such a part is a learned number, as the inner product in (a b^T) (c d^T).
+        """
+        fresh = _fresh(set(self.sizes))
+        reached = {*self.output, *self.input}
+        for _ in self.factors:
+            for factor in self.factors:
+                reached |= set(factor) if reached & set(factor) else set()
+        for number, factor in enumerate(self.factors):
+            if not reached & set(factor):
+                name = fresh("i")
+                self.factors[number] = (*factor, name)
+                self.output, self.sizes = (*self.output, name), self.sizes | {name: 1}
+                self.anchor()
+                return
+
 
 def _product(left: Level, right: Level, size: Size) -> Level:
     _check_between(left.columns, right.rows, size)
@@ -172,8 +190,10 @@ def _product(left: Level, right: Level, size: Size) -> Level:
     sizes = one.sizes | {
         name: size for name, size in other.sizes.items() if name in {i for f in other.factors for i in f}
     }
-    expression = Expression((*one.factors, *other.factors), one.output, other.input)
-    return _level(type(left), expression, sizes, left.scale * right.scale, (left.rows, right.columns))
+    joined = _Network([*one.factors, *other.factors], one.output, other.input, sizes)
+    joined.anchor()
+    expression = Expression(tuple(joined.factors), joined.output, joined.input)
+    return _level(type(left), expression, joined.sizes, left.scale * right.scale, (left.rows, right.columns))
 
 
 def _check_between(columns: Permutation, rows: Permutation, size: Size) -> None:

@@ -83,10 +83,11 @@ class Drawn:
 
 
 @st.composite
-def drawn_specs(draw: st.DrawFn) -> Drawn:
-    """Draw 1 to 3 levels of 1 to 4 factors over indices of sizes 1 to 6, shared by any number of factors."""
-    shape = (draw(st.sampled_from([1, 2, 3, 4, 6, 8, 12])), draw(st.sampled_from([1, 2, 4, 5, 6, 8, 12])))
-    return Drawn(shape, [draw(parts(shape)) for _ in range(draw(st.integers(1, 3)))])
+def drawn_specs(draw: st.DrawFn, rows: int | None = None, columns: int | None = None, most: int = 3) -> Drawn:
+    """Draw 1 to `most` levels of 1 to 4 factors over indices of sizes 1 to 6, shared by any number of factors."""
+    drawn = (draw(st.sampled_from([1, 2, 3, 4, 6, 8, 12])), draw(st.sampled_from([1, 2, 4, 5, 6, 8, 12])))
+    shape = (rows or drawn[0], columns or drawn[1])
+    return Drawn(shape, [draw(parts(shape)) for _ in range(draw(st.integers(1, most)))])
 
 
 @st.composite

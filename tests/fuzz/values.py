@@ -6,7 +6,28 @@ import math
 from random import Random
 from typing import Any
 
-WORDS = "D r m n k a b i1 T x lambda E I N S _ sqrt null true é".split()
+WORDS = [
+    "D",
+    "r",
+    "m",
+    "n",
+    "k",
+    "a",
+    "b",
+    "i1",
+    "T",
+    "x",
+    "lambda",
+    "E",
+    "I",
+    "N",
+    "S",
+    "_",
+    "sqrt",
+    "null",
+    "true",
+    "é",
+]
 ODD = [
     None, True, False, 0, 1, -1, 2, 3, 0.5, 1e300, -0.0, 1e-320, 2**24, 2**24 + 1,
     2**53 + 1, 10**29, -(10**29), "", " ", "~", "null", "yes", "0x10", "1_000", "1e3", ".inf", ".nan", "-", "D",
