@@ -24,6 +24,11 @@ def check_score(score: object, width: int) -> MLBTC:
         raise SpecError(f"a score has numbers for sizes, found the open symbols {', '.join(bound.symbols)}", "score")
     if bound.shape != (width, width):
         raise SpecError(f"a score has shape ({width}, {width}), found ({bound.shape[0]}, {bound.shape[1]})", "score")
+    for number, level in enumerate(bound.levels):
+        if level.at is not None:
+            raise SpecError(
+                f"a score has levels that are the whole matrix, but levels[{number}] is at {level.at}", "score"
+            )
     return bound.named("score")
 
 

@@ -28,6 +28,13 @@ class PermutationEntry(Entry):
     columns: list[int] | str | None = None
 
 
+class PlaceEntry(Entry):
+    """`at: {rows: [0, 64], columns: [D/2, D]}`."""
+
+    rows: list[SizeEntry] | None = None
+    columns: list[SizeEntry] | None = None
+
+
 class BlocksLevel(Entry):
     """`{blocks: 4, rank: 8, scale: 0.5}`."""
 
@@ -35,6 +42,7 @@ class BlocksLevel(Entry):
     rank: SizeEntry | None = None
     scale: float = 1
     permutation: PermutationEntry | None = None
+    at: PlaceEntry | None = None
 
 
 class EinsumLevel(Entry):
@@ -44,6 +52,7 @@ class EinsumLevel(Entry):
     sizes: dict[str, SizeEntry] = {}
     scale: float = 1
     permutation: PermutationEntry | None = None
+    at: PlaceEntry | None = None
 
 
 class MatrixFile(Entry):
