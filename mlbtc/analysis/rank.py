@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import chain, pairwise, takewhile
 from typing import Any, Literal
 
 import networkx as nx
@@ -99,7 +99,7 @@ def _bound(
     reason = _settled(group, cuts, proofs, size)
     if reason is None and _is_nested_low_rank([spec.levels[number] for number in group]):
         reason = NESTED
-    if reason is not None or not isinstance(size, int):
+    if reason is not None or not _numeric(spec, contraction, group):
         return size, reason
     split = [blocks_of(contraction, number, spec.levels[number], cut) for number, cut in zip(group, cuts, strict=True)]
     flow = flow_bound([piece for pieces, _ in split for piece in pieces])
@@ -108,6 +108,15 @@ def _bound(
     if all(free for _, free in split):
         return flow, "low-rank and dense blocks, a flow through their rows, ranks and columns"
     return flow, _settled(group, cuts, proofs, flow)
+
+
+def _numeric(spec: MLBTC, contraction: ContractionGraph, group: Sequence[int]) -> bool:
+    """Whether all sizes and places are numbers; the shape can cap a sum of symbols by a number."""
+    return all(
+        isinstance(size, int)
+        for number in group
+        for size in (*contraction.sizes(number).values(), *chain(*ranges(spec.levels[number].at, spec.shape)))
+    )
 
 
 def _settled(group: Sequence[int], cuts: Sequence[Size], proofs: Sequence[str | None], bound: Size) -> str | None:
