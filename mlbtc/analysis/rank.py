@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import chain, pairwise, takewhile
 from typing import Any, Literal
 
 import networkx as nx
@@ -106,7 +106,7 @@ def _bound(
     reason = _settled(spec, group, cuts, proofs, size)
     if reason is None and not tied and _is_nested_low_rank(levels):
         reason = NESTED
-    if reason is not None or not isinstance(size, int):
+    if reason is not None or not _numeric(spec, contraction, group):
         return size, reason
     split = [blocks_of(contraction, *level) for level in zip(group, levels, cuts, strict=True)]
     flow = flow_bound([piece for pieces, _ in split for piece in pieces])
@@ -121,6 +121,15 @@ def tied_names(levels: Sequence[Level]) -> set[str | None]:
     """Return the names of the tensors that stand in more than one place."""
     uses = Counter(name for level in levels for name in level.names if name is not None)
     return {name for name, count in uses.items() if count > 1}
+
+
+def _numeric(spec: MLBTC, contraction: ContractionGraph, group: Sequence[int]) -> bool:
+    """Whether all sizes and places are numbers; the shape can cap a sum of symbols by a number."""
+    return all(
+        isinstance(size, int)
+        for number in group
+        for size in (*contraction.sizes(number).values(), *chain(*ranges(spec.levels[number].at, spec.shape)))
+    )
 
 
 def _settled(

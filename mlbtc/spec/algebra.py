@@ -233,6 +233,24 @@ class _Network:
         self.sizes |= dict(zip(parts, (outer, inner), strict=True))
         return parts
 
+    def anchor(self) -> None:
+        """Put an index of size 1 on the output axis for every part of the factors that shares none with an axis.
+
+        Such a part is a learned number, as the inner product in (a b^T) (c d^T).
+        """
+        fresh = fresh_names(set(self.sizes))
+        reached = {*self.output, *self.input}
+        for _ in self.factors:
+            for factor in self.factors:
+                reached |= set(factor) if reached & set(factor) else set()
+        for number, factor in enumerate(self.factors):
+            if not reached & set(factor):
+                name = fresh("i")
+                self.factors[number] = (*factor, name)
+                self.output, self.sizes = (*self.output, name), self.sizes | {name: 1}
+                self.anchor()
+                return
+
 
 def _product(left: Level, right: Level, left_shape: tuple[Size, Size], right_shape: tuple[Size, Size]) -> list[Level]:
     """Return the product of two levels, or nothing where it is 0."""
@@ -259,9 +277,11 @@ def _contracted(left: Level, right: Level, size: Size, at: Place) -> Level:
     sizes = one.sizes | {
         name: size for name, size in other.sizes.items() if name in {i for f in other.factors for i in f}
     }
-    expression = Expression((*one.factors, *other.factors), one.output, other.input)
-    names = (*left.names, *right.names)
-    return _level(type(left), expression, sizes, left.scale * right.scale, (left.rows, right.columns), at, names)
+    joined = _Network([*one.factors, *other.factors], one.output, other.input, sizes)
+    joined.anchor()
+    expression = Expression(tuple(joined.factors), joined.output, joined.input)
+    sides, names = (left.rows, right.columns), (*left.names, *right.names)
+    return _level(type(left), expression, joined.sizes, left.scale * right.scale, sides, at, names)
 
 
 def _check_between(columns: Permutation, rows: Permutation, size: Size) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import sympy as sp
 
-from mlbtc.errors import SpecError
+from mlbtc.errors import SpecError, shown
 from mlbtc.spec.sizes import AtLeast, Size, as_size, same, smallest, substitute
 
 Range: TypeAlias = tuple[Size, Size]
@@ -74,7 +74,7 @@ def as_place(value: object) -> Place | None:
         return None
     value = value.sides if isinstance(value, Place) else value
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
-        raise SpecError(f"at is a pair (rows, columns), each (start, stop) or None; found {value!r}")
+        raise SpecError(f"at is a pair (rows, columns), each (start, stop) or None; found {shown(value)}")
     rows, columns = (_as_range(side, name) for side, name in zip(value, SIDES, strict=True))
     return None if rows is None and columns is None else Place(rows, columns)
 
@@ -83,7 +83,7 @@ def _as_range(value: Any, side: str) -> Range | None:
     if value is None:
         return None
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
-        raise SpecError(f"the {side} of at are a pair (start, stop), found {value!r}")
+        raise SpecError(f"the {side} of at are a pair (start, stop), found {shown(value)}")
     start = as_size(value[0], f"the start of the {side} of at", 0)
     stop = as_size(value[1], f"the stop of the {side} of at")
     if at_most(stop, start):

@@ -256,6 +256,15 @@ def test_a_number_that_no_symbol_changes_is_a_bound() -> None:
     assert (found.size, found.certainty) == (15, "upper bound")
 
 
+def test_symbolic_levels_of_a_numeric_shape_are_bounded_by_the_shape() -> None:
+    """The shape caps the sum of a rank r and a number: neither blocks nor places of the levels are numbers."""
+    levels = [Level.einsum("a c s, s b d -> (a b) (c d)", {"a": 3, "b": 5, "c": 5, "d": 3, "s": 2}), Level("p", "r")]
+    found = rank_of(MLBTC((15, 15), levels))
+    assert (found.size, found.certainty) == (15, "upper bound")
+    half = rank_of(MLBTC((15, 15), [Level(1, 8), Level(1, "r", at=((0, "h"), None))]))
+    assert half.certainty == "upper bound"
+
+
 def test_a_report_with_defaults_says_how_certain_its_number_is() -> None:
     spec = families.tensor_train(("a", "b"), ("c", "d"), ("r",))
     full = report_of(spec.with_defaults({"a": 2, "b": 2, "c": 2, "d": 2, "r": 4}))

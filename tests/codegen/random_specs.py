@@ -91,15 +91,18 @@ class Drawn:
 
 
 @st.composite
-def drawn_specs(draw: st.DrawFn) -> Drawn:
-    """Draw 1 to 3 levels of 1 to 4 factors over indices of sizes 1 to 6, shared by any number of factors.
+def drawn_specs(
+    draw: st.DrawFn, rows: int | None = None, columns: int | None = None, most: int = 3, placed: bool = True
+) -> Drawn:
+    """Draw 1 to `most` levels of 1 to 4 factors over indices of sizes 1 to 6, shared by any number of factors.
 
-    Levels fill all of the matrix or a part of it.
+    Levels fill all of the matrix or, if `placed`, a part of it.
     """
-    shape = (draw(st.sampled_from([1, 2, 3, 4, 6, 8, 12])), draw(st.sampled_from([1, 2, 4, 5, 6, 8, 12])))
+    sizes = (draw(st.sampled_from([1, 2, 3, 4, 6, 8, 12])), draw(st.sampled_from([1, 2, 4, 5, 6, 8, 12])))
+    shape = (rows or sizes[0], columns or sizes[1])
     drawn = []
-    for _ in range(draw(st.integers(1, 3))):
-        at = draw(st.none() | st.tuples(*map(ranges, shape)))
+    for _ in range(draw(st.integers(1, most))):
+        at = draw(st.none() | st.tuples(*map(ranges, shape))) if placed else None
         part = draw(parts(shape if at is None else (at[0][1] - at[0][0], at[1][1] - at[1][0])))
         part.at = at
         drawn.append(part)

@@ -68,14 +68,23 @@ def matrix_file(rng: Random) -> Entry:
 
 
 def level(rng: Random, rows: int, columns: int) -> Entry:
-    """Return one level; its numbers fit the shape more often than not."""
+    """Return one level; its numbers fit the shape, or the part of it that the level fills, more often than not."""
+    sides = {"rows": part(rng, rows), "columns": part(rng, columns)} if rng.random() < 0.2 else {}
+    rows, columns = (stop - start for start, stop in sides.values()) if sides else (rows, columns)
     entry = rng.choice([blocks_level, einsum_level, einsum_level, family_level])(rng, rows, columns)
     if rng.random() < 0.2:
         entry["scale"] = rng.choice([2, 0.5, -1, 1e-9, 1e300, 2**60, 1, 1.0])
     if "family" not in entry and rng.random() < 0.25:
         entry["permutation"] = {side: permutation(rng, n) for side, n in (("rows", rows), ("columns", columns))}
         entry["permutation"].pop(rng.choice(["rows", "columns", "neither"]), None)
+    if sides:
+        entry["at"] = sides
     return entry
+
+
+def part(rng: Random, size: int) -> list[int]:
+    start = rng.choice([0, 0, size // 2, rng.randrange(size)])
+    return [start, rng.choice([size, size, rng.randint(start + 1, size)])]
 
 
 def permutation(rng: Random, size: int) -> Any:

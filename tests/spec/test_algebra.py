@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import mlbtc
-from mlbtc import MLBTC, Level, families, kron, loads, symbol
+from mlbtc import MLBTC, Level, analyze, families, kron, loads, symbol
 from mlbtc.errors import SpecError
+from mlbtc.graph import build_graph, check
 
 Matrix = NDArray[np.float64]
 Factors = list[list[Matrix]]
@@ -273,3 +274,19 @@ def test_other_operands_are_refused(other: object) -> None:
         families.dense((2, 2)) @ other
     with pytest.raises(TypeError):
         families.dense((2, 2)) + other
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("a r, b -> (a r) b", "c, d -> c d"), ("a c, b -> a (b c)", "c d -> c d")],
+    ids=["two-outer-products", "index-of-size-one"],
+)
+def test_a_part_of_a_product_that_reaches_no_axis_keeps_its_numbers(left: str, right: str) -> None:
+    """(a b^T) (c d^T) holds the number b^T c: it is learned, so it gets a place on an axis of size 1."""
+    one = MLBTC((6, 4), [Level.einsum(left, {"r": 2} if "r" in left else {"b": 1})])
+    spec = one @ MLBTC((4, 3), [Level.einsum(right)])
+    check(build_graph(spec))
+    report = analyze(spec)
+    assert spec.shape == (6, 3)
+    assert int(report.parameters) == int(analyze(one).parameters) + (7 if "c, d" in right else 12)
+    assert report.rank == (1 if "c, d" in right else 3)
