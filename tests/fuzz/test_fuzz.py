@@ -74,7 +74,7 @@ def test_a_clear_message_is_none() -> None:
 
 def test_time_is_bounded() -> None:
     with pytest.raises(holds.TooSlow), limits(seconds=0.05):
-        sum(range(10**9))
+        sum(number for number in range(10**9))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the size of a process is read from /proc")
