@@ -12,11 +12,8 @@ from mlbtc.spec.sizes import Size
 
 Names = tuple[str, ...]
 
-_UNDERSTOOD = {
-    Level: {"expression", "sizes", "scale", "rows", "columns"},
-    Expression: {"factors", "output", "input"},
-}
-"""What the proofs of the rewrites speak of."""
+_UNDERSTOOD = {"expression", "sizes", "scale", "rows", "columns", "factors", "output", "input"}
+"""The attributes of a level and its expression that the proofs of the rewrites speak of."""
 
 
 def is_plain(level: Level) -> bool:
@@ -29,7 +26,7 @@ def is_plain(level: Level) -> bool:
         getattr(part, field.name)
         for part in (level, level.expression)
         for field in fields(part)
-        if field.name not in _UNDERSTOOD[type(part)]
+        if field.name not in _UNDERSTOOD
     )
 
 
