@@ -97,3 +97,11 @@ def jacobian(spec: MLBTC, prime: int, seed: int = 0) -> tuple[npt.NDArray[np.int
             at = row * columns + column, number[variable]
             derivative[at] = (derivative[at] + total * pow(value[number[variable]], -1, prime)) % prime
     return matrix, derivative
+
+
+def dense(spec: MLBTC, factors: list[list[npt.NDArray[np.float64]]]) -> npt.NDArray[np.float64]:
+    """Return the matrix for given factors of every level, in float64."""
+    matrix = np.zeros(tuple(map(int, spec.shape)))
+    for place, scale, variables in terms(spec):
+        matrix[place] += scale * math.prod(factors[level][f][tuple(at)] for level, f, *at in variables)
+    return matrix
