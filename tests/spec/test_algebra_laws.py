@@ -70,9 +70,9 @@ def test_transposes_and_multiples(data: st.DataObject, rows: int, columns: int) 
     x = numbers(spec, 0)
     close(dense(spec.T, x), dense(spec, x).T)
     close(dense(-0.5 * spec, x), -0.5 * dense(spec, x))
-    assert spec.T.T == spec
+    assert spec == spec.T.T
     assert hash(spec.T.T) == hash(spec)
-    assert spec.T.T + spec == spec + spec
+    assert (spec.T.T + spec) == (spec + spec)
     assert hash(spec + spec.T.T) == hash(spec + spec)
     assert spec.canonical().T.canonical() == spec.T.canonical()
 

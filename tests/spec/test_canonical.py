@@ -123,6 +123,24 @@ def test_different_structures(name: str) -> None:
     assert one.canonical() != other.canonical()
 
 
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from([2, 2, 3]), min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_orders_of_digits(sizes: list[int], generator: random.Random) -> None:
+    """A list that puts digits into any order, not only one that is its own inverse, becomes an order of indices."""
+    order = generator.sample(range(len(sizes)), len(sizes))
+    places = []
+    for digits in itertools.product(*map(range, sizes)):
+        place = 0
+        for digit in order:
+            place = place * sizes[digit] + digits[digit]
+        places.append(place)
+    for permutation in ((places, None), (None, places)):
+        spec = single("i -> i i", (len(places),) * 2, permutation)
+        (level,) = canonical(spec).levels
+        assert (level.rows, level.columns) == (None, None)
+        assert fingerprint(canonical(spec)) == fingerprint(spec)
+
+
 def graph_level(edges: list[tuple[int, int]], seed: int) -> MLBTC:
     """Return a level with a summed index per vertex and a factor per edge, all on one axis index."""
     generator = random.Random(seed)
