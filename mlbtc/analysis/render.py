@@ -27,6 +27,8 @@ def matrix_rows(report: Report) -> list[Row]:
         _per_token_row("FLOPs", report, report.flops, dense["flops"]),
         _row(f"rank ({report.certainty})", report.rank, None),
         _per_token_row("largest intermediate (elements)", report, report.peak_elements, None),
+        _per_token_row("kept for the backward (elements)", report, report.memory.kept_elements, None),
+        _row(f"bytes moved ({report.memory.dtype})", report.memory.bytes_moved, report.memory.dense_bytes_moved),
     ]
 
 
@@ -85,15 +87,15 @@ def title(report: Report | AttentionReport) -> str:
 
 
 def step_rows(report: Report) -> list[Row]:
-    """Return (level, step, MACs, elements) for every step of the plan."""
+    """Return (level, step, MACs, elements, bytes) for every step of the plan."""
     rows: list[Row] = []
     for step in report.steps:
         left, _, _ = step.text.partition(": ")
-        rows.append((str(step.level), left, str(step.macs), str(step.elements)))
+        rows.append((str(step.level), left, str(step.macs), str(step.elements), str(step.bytes_moved)))
     return rows
 
 
-STEP_HEADER = ("level", "step", "MACs", "elements")
+STEP_HEADER = ("level", "step", "MACs", "elements", "bytes")
 
 
 def markdown_table(header: Row, rows: list[Row]) -> str:
@@ -103,12 +105,13 @@ def markdown_table(header: Row, rows: list[Row]) -> str:
 
 
 def notes(report: Report | AttentionReport) -> list[str]:
-    """Return the sentences behind the tables: the family, why the rank is what it is, and what symbols must meet."""
+    """Return the sentences behind the tables: the family, the rank's reason, where it beats dense, conditions."""
     if isinstance(report, AttentionReport):
         return [] if report.spec.score is None else [f"family of M: {_family(report.family, report.spec.score)}"]
     family = f"family: {_family(report.family, report.spec)}"
     reason = f"the rank is {'exact' if report.certainty == 'exact' else 'an upper bound'}: {report.reason}"
-    return [family, reason, *(f"needs: {condition}" for condition in report.conditions)]
+    crossover = [] if report.crossover is None else [str(report.crossover)]
+    return [family, reason, *crossover, *(f"needs: {condition}" for condition in report.conditions)]
 
 
 def _family(family: Family | None, spec: MLBTC) -> str:
