@@ -125,6 +125,12 @@ def test_reports_name_the_family() -> None:
     assert "- family: none that is known\n" in alone.to_markdown()
 
 
+def test_levels_of_a_part_are_named_with_their_place() -> None:
+    spec = MLBTC((8, 8), [Level(1, 1, at=((0, 4), None)), Level(2)])
+    assert recognise(spec) is None
+    assert "low rank 1 at rows 0:4, block diagonal (2 blocks)\n" in mlbtc.analyze(spec).to_markdown()
+
+
 def test_reports_of_attention_name_the_family_of_the_score() -> None:
     report = mlbtc.analyze(AttentionSpec.bilinear(width=16, heads=2, context=8, score=families.btt((16, 16), 1)))
     assert report.to_json()["family"] == "Monarch (4 blocks)"

@@ -31,7 +31,9 @@ def moved_to(permutation: Any, size: int) -> list[int]:
 def terms(spec: MLBTC) -> Iterator[tuple[Place, float, tuple[Variable, ...]]]:
     """Yield (row and column, scale, the variables that are multiplied) for every term of every entry."""
     for number, level in enumerate(spec.levels):
-        yield from ((place, level.scale, tuple((number, *v) for v in made)) for place, made in _terms(level))
+        corner = [0, 0] if level.at is None else [0 if side is None else int(side[0]) for side in level.at.sides]
+        for (row, column), made in _terms(level):
+            yield (row + corner[0], column + corner[1]), level.scale, tuple((number, *v) for v in made)
 
 
 def _terms(level: Level) -> Iterator[tuple[Place, list[Variable]]]:

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 from hypothesis import assume, given, settings
@@ -141,6 +141,26 @@ def test_orders_of_digits(sizes: list[int], generator: random.Random) -> None:
         assert fingerprint(canonical(spec)) == fingerprint(spec)
 
 
+PLACED = MLBTC(
+    (8, 8),
+    [
+        Level.einsum("i -> i i", permutation=("stride(2)", None), at=((0, 4), (4, 8))),
+        Level(2, 1, at=(None, (2, 6))),
+        Level.einsum("u i j -> i (u j)", {"u": 1}, at=((1, 3), (0, 5))),
+    ],
+)
+
+
+def test_levels_keep_their_places() -> None:
+    form = PLACED.canonical()
+    assert fingerprint(form) == fingerprint(PLACED)
+    assert {level.at for level in form.levels} == {level.at for level in PLACED.levels}
+    assert all(level.rows is None for level in form.levels)
+    assert loads(form.to_yaml()) == form
+    assert canonical(PLACED.T.T) == form
+    assert canonical(PLACED.T).T.canonical() == form
+
+
 def graph_level(edges: list[tuple[int, int]], seed: int) -> MLBTC:
     """Return a level with a summed index per vertex and a factor per edge, all on one axis index."""
     generator = random.Random(seed)
@@ -221,7 +241,7 @@ class Marked(Level):
 
 def marked(level: Level) -> Marked:
     made = object.__new__(Marked)
-    for name, value in ((n, getattr(level, n)) for n in ("expression", "sizes", "scale", "rows", "columns")):
+    for name, value in ((field.name, getattr(level, field.name)) for field in fields(Level)):
         object.__setattr__(made, name, value)
     object.__setattr__(made, "mark", "kept")
     return made

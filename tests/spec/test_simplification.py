@@ -310,6 +310,20 @@ def test_defaults_of_symbols_that_are_gone() -> None:
     assert spec.simplify().name == "mine"
 
 
+def test_placed_levels() -> None:
+    """Levels merge within one place, and lie in a dense level whose place holds theirs."""
+    low, dense = Level(1, 1, at=((0, 4), (0, 6))), Level.einsum("i j -> i j", at=((0, 6), None))
+    spec = MLBTC((8, 8), [low, low, Level(2, 1, at=((4, 8), (2, 6)))])
+    simple = spec.simplify()
+    assert [level.shorthand for level in simple.levels] == [{"blocks": 1, "rank": 2}, {"blocks": 2, "rank": 1}]
+    assert [level.at for level in simple.levels] == [spec.levels[0].at, spec.levels[2].at]
+    assert dimension(simple) == dimension(spec)
+    held = MLBTC((8, 8), [*spec.levels, dense]).simplify()
+    assert held.levels == (spec.levels[2], MLBTC((8, 8), [dense]).levels[0])
+    other = MLBTC((8, 8), [Level(1, 1, at=((0, 4), (0, 6))), Level(1, 1, at=((0, 4), (2, 8)))])
+    assert other.simplify() is other
+
+
 def test_levels_that_say_more_are_left_alone() -> None:
     low, dense = families.low_rank((4, 4), 2).levels[0], families.dense((4, 4)).levels[0]
     levels = [marked(low), marked(low), dense, low]
