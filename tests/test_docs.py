@@ -1,6 +1,7 @@
 """The pages in docs/ show what the code does today: what cells print, and which messages inputs get."""
 
 import contextlib
+import doctest
 import io
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from mlbtc.spec.families import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+SESSIONS = [page for page in sorted(DOCS.glob("*.md")) if ">>> " in page.read_text("utf-8")]
 HEADS = {
     "file": "",
     "level": "shape: [64, 48]\nlevels:\n",
@@ -60,3 +62,14 @@ def test_messages_are_those_of_the_manual(kind: str, given: str, message: str) -
     with pytest.raises(MlbtcError) as caught:
         mlbtc.analyze(mlbtc.loads(HEADS[kind] + given, source="spec.yaml"))
     assert str(caught.value) == message
+
+
+def test_there_are_pages_with_sessions() -> None:
+    assert "algebra.md" in {page.name for page in SESSIONS}
+
+
+@pytest.mark.parametrize("page", SESSIONS, ids=lambda page: page.name)
+def test_sessions_print_what_the_page_says(page: Path) -> None:
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert tried > 0
+    assert failed == 0

@@ -18,6 +18,7 @@ from mlbtc.spec.digits import DigitOrder, moved
 from mlbtc.spec.families import FAMILIES
 from mlbtc.spec.labelling import size_key
 from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.place import part_shape
 from mlbtc.spec.rebuild import is_plain, rebuild, with_levels
 from mlbtc.spec.sizes import Size, product, same
 
@@ -73,12 +74,14 @@ def name_of(family: Family | None) -> str | None:
 
 
 def recognise_levels(spec: MLBTC) -> tuple[Family | None, ...]:
-    """Return the family of every level by itself."""
-    return tuple(recognise(with_levels(spec, [level])) for level in spec.levels)
+    """Return the family of every level by itself, of the part that it fills."""
+    return tuple(
+        recognise(MLBTC(part_shape(level.at, spec.shape), [level.placed(None)], spec.name)) for level in spec.levels
+    )
 
 
 def _as_written(spec: MLBTC) -> Family | None:
-    if not all(map(is_plain, spec.levels)):
+    if not all(is_plain(level) and level.at is None for level in spec.levels):
         return None
     spec = with_levels(spec, [rebuild(level, scale=1) for level in spec.levels])
     for form, transposed in ((canonical(spec), False), (canonical(spec.T), True)):

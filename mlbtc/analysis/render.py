@@ -118,8 +118,11 @@ def _family(family: Family | None, spec: MLBTC) -> str:
     """Return the family of a spec, or those of its levels where the sum has none."""
     if family is not None or len(spec.levels) == 1:
         return str(family or "none that is known")
-    levels = ", ".join(str(level or "none that is known") for level in recognise_levels(spec))
-    return f"none as a whole; level by level {levels}"
+    found = (
+        str(part or "none that is known") + (f" at {level.at}" if level.at else "")
+        for part, level in zip(recognise_levels(spec), spec.levels, strict=True)
+    )
+    return f"none as a whole; level by level {', '.join(found)}"
 
 
 def report_markdown(report: Report) -> str:

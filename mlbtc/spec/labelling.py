@@ -44,7 +44,7 @@ def rank_order(level: Level) -> tuple[str, ...]:
 class _Budget:
     """How many choices are left."""
 
-    left: int = field(default=MAX_CHOICES)
+    left: int = field(default_factory=lambda: MAX_CHOICES)
 
 
 def _graph(level: Level) -> tuple[Graph, dict[Vertex, Any]]:

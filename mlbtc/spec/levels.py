@@ -7,6 +7,7 @@ from mlbtc.spec.expression import MAX_FACTOR_INDICES, Expression
 from mlbtc.spec.indices import refine
 from mlbtc.spec.language import Level
 from mlbtc.spec.naming import fresh_names
+from mlbtc.spec.place import Place, at_most
 from mlbtc.spec.rebuild import is_plain, rebuild, substituted, touching
 from mlbtc.spec.sizes import MAX_SIZE, Size
 
@@ -16,9 +17,9 @@ _AXES = ("output", "input")
 def without_contained(levels: list[Level]) -> list[Level]:
     """Drop the levels whose matrices all lie in the linear space of another level.
 
-    A level of a single factor that no index is summed on ranges over all matrices with zeros where its block indices
-    differ: a linear space. If every matrix of another level has zeros there too, it lies in that space, and
-    space + set = space, because the set holds a matrix and the space is closed under sums.
+    A level of a single factor that no index is summed on ranges over all matrices with zeros outside its place and
+    where its block indices differ: a linear space. If every matrix of another level has zeros there too, it lies in
+    that space, and space + set = space, because the set holds a matrix and the space is closed under sums.
     """
     forms = [canonical_level(level) for level in levels]
     kept = [number for number, level in enumerate(levels) if is_plain(level)]
@@ -41,8 +42,8 @@ def is_contained(level: Level, space: Level) -> bool:
     block index of the level joins too.
     """
     if not space.expression.block_indices:
-        return True
-    if (level.rows, level.columns) != (space.rows, space.columns):
+        return _is_inside(level.at, space.at)
+    if (level.rows, level.columns, level.at) != (space.rows, space.columns, space.at):
         return False
     pair = _aligned(level, space)
     if pair is None:
@@ -50,6 +51,18 @@ def is_contained(level: Level, space: Level) -> bool:
     inner, outer = pair[0].expression, pair[1].expression
     joined = ((outer.output.index(name), outer.input.index(name)) for name in outer.block_indices)
     return all(inner.output[row] == inner.input[column] for row, column in joined)
+
+
+def _is_inside(place: Place | None, larger: Place | None) -> bool:
+    """Return whether a part of the matrix certainly lies in another part; None is the whole matrix."""
+    if larger is None or place == larger:
+        return True
+    if place is None:
+        return False
+    return all(
+        outer is None or (inner is not None and at_most(outer[0], inner[0]) and at_most(inner[1], outer[1]))
+        for inner, outer in zip(place.sides, larger.sides, strict=True)
+    )
 
 
 def _aligned(one: Level, other: Level) -> tuple[Level, Level] | None:

@@ -12,15 +12,12 @@ from mlbtc.spec.sizes import Size
 
 Names = tuple[str, ...]
 
-_UNDERSTOOD = {
-    Level: {"expression", "sizes", "scale", "rows", "columns"},
-    Expression: {"factors", "output", "input"},
-}
-"""What the proofs of the rewrites speak of."""
+_UNDERSTOOD = {"expression", "sizes", "scale", "rows", "columns", "at", "factors", "output", "input"}
+"""The attributes of a level and its expression that the proofs of the rewrites speak of."""
 
 
 def is_plain(level: Level) -> bool:
-    """Return whether a level is nothing but a scaled, permuted product of factors of its own.
+    """Return whether a level is nothing but a scaled, permuted and placed product of factors of its own.
 
     The proofs of the rewrites hold for such levels. One that says more, by an attribute that is not empty, is left as
     it is.
@@ -29,7 +26,7 @@ def is_plain(level: Level) -> bool:
         getattr(part, field.name)
         for part in (level, level.expression)
         for field in fields(part)
-        if field.name not in _UNDERSTOOD[type(part)]
+        if field.name not in _UNDERSTOOD
     )
 
 

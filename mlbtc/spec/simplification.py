@@ -8,7 +8,7 @@ from mlbtc.spec.factors import drop_lone_sums, fuse_factors
 from mlbtc.spec.indices import drop_units, fuse_indices
 from mlbtc.spec.language import MLBTC, Level
 from mlbtc.spec.levels import add_ranks, without_contained
-from mlbtc.spec.rebuild import is_plain, with_levels
+from mlbtc.spec.rebuild import is_plain, rebuild, with_levels
 from mlbtc.spec.sizes import Size, product
 
 
@@ -32,7 +32,7 @@ def simplify(spec: MLBTC) -> MLBTC:
         if merged == levels:
             break
         levels = merged
-    levels = [_readable(level, spec) for level in levels]
+    levels = [_readable(level) for level in levels]
     return spec if tuple(levels) == spec.levels else with_levels(spec, levels)
 
 
@@ -52,7 +52,7 @@ def _simple(level: Level) -> Level:
     return level
 
 
-def _readable(level: Level, spec: MLBTC) -> Level:
+def _readable(level: Level) -> Level:
     """Return `{blocks, rank}` for a level that is of that form, and is not a plain diagonal or dense matrix."""
     expression = level.expression
     blocks = expression.block_indices
@@ -67,5 +67,6 @@ def _readable(level: Level, spec: MLBTC) -> Level:
     if expression.output[: len(blocks)] != blocks or expression.input[: len(blocks)] != blocks:
         return level
     rank = None if len(expression.factors) == 1 else size(expression.rank_indices)
-    short = type(spec)(spec.shape, [Level(size(blocks), rank, level.scale)]).levels[0]
-    return short if canonical_level(short) == canonical_level(level) else level
+    short = MLBTC((size(expression.output), size(expression.input)), [Level(size(blocks), rank)]).levels[0]
+    written = rebuild(level, expression=short.expression, sizes=short.size_of)
+    return written if canonical_level(written) == canonical_level(level) else level

@@ -80,6 +80,7 @@ def test_notes_state_rank_conditions_and_warnings() -> None:
     text = report_of(spec, 1).to_markdown()
     assert text.startswith("## matrix: D x D, 1 level, 1 tokens\n")
     notes = [line for line in text.splitlines() if line.startswith("- ")]
+    assert notes[0] == "- family: block low rank 9 (4 blocks)"
     assert notes[1].startswith("- the rank is exact: ")
     assert "- needs: 4 divides D" in notes
     assert any(note.startswith("- warning: levels[0]: rank 9") for note in notes)
