@@ -42,6 +42,7 @@ KERNELS = {
     "standard": (),
     "mlr": (reference, expanded, strips, automatic),
     "bilinear": (features,),
+    "mlbtc": (reference, expanded, strips, automatic),
     "sliding_window": (features, window),
     "global_sliding_window": (features, window),
 }
@@ -62,9 +63,10 @@ def generate_attention(spec: AttentionSpec, *, class_name: str | None = None, ta
     check_target(target)
     report = analyze(spec, batch=spec.context)
     assert isinstance(report, AttentionReport)
-    kernels = tuple(map(_body, KERNELS[spec.variant]))
-    score = None if spec.score is None else score_context(spec)
-    template = "attention_torch.py.jinja" if score is None else "bilinear_torch.py.jinja"
+    # One level of blocks is the whole sequence, whose pairs share all features.
+    kernels = tuple(map(_body, KERNELS["bilinear" if len(spec.levels) == 1 else spec.variant]))
+    score = score_context(spec) if spec.scores else None
+    template = "attention_torch.py.jinja" if score is None else "score_torch.py.jinja"
     cacheable = spec.causal and spec.window is None
     summary = f"{spec.name}: {spec.variant} attention, emitted by mlbtc. Needs torch only."
     header = _header(spec, report)
@@ -84,7 +86,7 @@ def _header(spec: AttentionSpec, report: AttentionReport) -> tuple[str, ...]:
         f"key cache   {int(report.key_cache):,} elements (standard attention {spec.context * spec.width:,})",
     ]
     parts = [("Spec", spec.to_yaml().rstrip().splitlines()), ("Costs", costs)]
-    if spec.score is not None:
+    if spec.scores:
         parts.append(("Scores", _wrapped(str(plan_attention(spec)).splitlines())))
     lines: list[str] = []
     for title, body in parts:

@@ -26,6 +26,11 @@ _SDPA = {
 }
 
 
+def layer_ranks(spec: AttentionSpec) -> tuple[int, ...]:
+    """Return how many features of a query and a key each level of blocks has."""
+    return plan_attention(spec).ranks if spec.scores else spec.ranks
+
+
 def attend(
     query: Tensor,  # (B, H, T, R), scales are part of it
     key: Tensor,  # (B, H, T, R)
@@ -64,15 +69,14 @@ class CompiledAttention(nn.Module):
     def choice(self, tokens: int | None = None) -> Choice:
         """Return the backend for sequences of `tokens` tokens (the context by default), and why it is taken."""
         spec, weight = self.spec, next(self.parameters())
-        if spec.variant not in ("mlr", "bilinear"):
+        if spec.variant in _SDPA:
             return Choice("sdpa", _SDPA[spec.variant])
-        tokens = spec.context if tokens is None else tokens
-        if spec.variant == "bilinear":
-            features = plan_attention(spec).features
-            found = choose_backend(tokens, tokens, (features,), (tokens,), device=weight.device, dtype=weight.dtype)
-            return found if found.backend == "cpp" else Choice("sdpa", f"one call over {features} features")
+        tokens, ranks = spec.context if tokens is None else tokens, layer_ranks(spec)
         blocks = (max(tokens, spec.block_sizes[0]), *spec.block_sizes[1:])
-        return choose_backend(tokens, tokens, spec.ranks, blocks, device=weight.device, dtype=weight.dtype)
+        found = choose_backend(tokens, tokens, ranks, blocks, device=weight.device, dtype=weight.dtype)
+        if spec.scores and len(ranks) == 1 and found.backend != "cpp":
+            return Choice("sdpa", f"one call over {ranks[0]} features")
+        return found
 
     def explain(self, tokens: int | None = None) -> str:
         """Return what the layer is and what it runs, for sequences of `tokens` tokens."""
@@ -97,9 +101,10 @@ class CompiledAttention(nn.Module):
         if spec.window is not None:
             raise SpecError("there is no cache for sliding windows in this version")
         blocks = (None, *spec.block_sizes[1:])
-        ranks = spec.ranks if spec.score is None else (plan_attention(spec).features,)
         dtype, device = dtype or weight.dtype, device or weight.device
-        return AttentionCache(batch_size, spec.heads, ranks, blocks, spec.head_dimension, dtype=dtype, device=device)
+        return AttentionCache(
+            batch_size, spec.heads, layer_ranks(spec), blocks, spec.head_dimension, dtype=dtype, device=device
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The class is made at run time: unpickling makes it again from the source.

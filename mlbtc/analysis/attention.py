@@ -11,7 +11,7 @@ import sympy as sp
 from mlbtc.analysis.layers import layer_costs
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.score import score_json
-from mlbtc.plan.score import ScorePlan
+from mlbtc.plan.score import LayerPlan
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.sizes import Size, as_size, largest
 
@@ -31,7 +31,7 @@ class AttentionReport:
         rank: rank of the score map x_i^T M x_j of one head where all levels are active; `certainty` says whether it is
             exact, `reason` why.
         dense: parameters and MACs of standard attention of the same width.
-        score: how bilinear attention cuts M into a query side and a key side, else None.
+        score: how scores that are specs are cut into a query side and a key side, else None.
     """
 
     name: str
@@ -51,7 +51,7 @@ class AttentionReport:
     value_cache: Quantity
     dense: tuple[tuple[str, Quantity], ...]
     levels: tuple[tuple[int, int, Quantity, Quantity], ...]
-    score: ScorePlan | None
+    score: LayerPlan | None
     spec: AttentionSpec
 
     @property
@@ -129,7 +129,7 @@ def analyze_attention(spec: AttentionSpec, tokens: Size) -> AttentionReport:
     return AttentionReport(
         name=spec.name, tokens=tokens, parameters=quantity(costs.parameters + 2 * width**2), macs=quantity(macs),
         flops=quantity(2 * macs), rank=quantity(costs.rank.size), certainty=costs.rank.certainty,
-        reason=costs.rank.reason, peak_elements=quantity(largest([costs.peak, tokens * width])),
+        reason=costs.rank.reason, peak_elements=quantity(largest([*costs.peak, tokens * width])),
         scores=quantity(sum(scores)), query_key=quantity(costs.query_key), value_output=quantity(projection),
         values=quantity(values), key_cache=quantity(sum(caches)), value_cache=quantity(costs.value_length * width),
         dense=(("parameters", quantity(4 * width**2)), ("macs", quantity(standard)),

@@ -12,7 +12,7 @@ import sympy as sp
 from mlbtc.analysis.rank import Rank, generic_rank
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import build_plan
-from mlbtc.plan.score import ScorePlan, plan_attention
+from mlbtc.plan.score import LayerPlan, plan_attention
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.sizes import Size, largest, smallest
 
@@ -42,9 +42,9 @@ class LayerCosts:
         parameters: of these maps and of norms.
         spans: how many keys each of the weighted sums of values has.
         value_length: the values that decoding keeps.
-        peak: elements of the largest intermediate of attention.
+        peak: elements of the intermediates that may be the largest of attention.
         rank: of the score map of a head.
-        score: the chosen splits of bilinear attention, else None.
+        score: the chosen splits where scores are specs, else None.
     """
 
     parts: tuple[Part, ...]
@@ -52,19 +52,19 @@ class LayerCosts:
     parameters: int
     spans: tuple[Size, ...]
     value_length: Size
-    peak: Size
+    peak: tuple[Size, ...]
     rank: Rank
-    score: ScorePlan | None = None
+    score: LayerPlan | None = None
 
 
 def layer_costs(spec: AttentionSpec, tokens: Size) -> LayerCosts:
     """Return the costs of a spec for one sequence of `tokens` tokens."""
-    if spec.score is not None:
-        return _bilinear(spec, plan_attention(spec), tokens)
+    if spec.scores:
+        return _from_specs(spec, plan_attention(spec), tokens)
     parts, spans = _parts(spec, tokens)
     norms = 2 * spec.head_dimension if spec.qk_norm else 0
     rank = Rank(min(spec.width, sum(spec.ranks)), "exact", "low rank")
-    peak = spec.heads * tokens * largest(spans)
+    peak = (spec.heads * tokens * largest(spans),)
     query_key, parameters = 2 * tokens * spec.width**2, 2 * spec.width**2 + norms
     return LayerCosts(parts, query_key, parameters, spans, largest(spans), peak, rank)
 
@@ -91,23 +91,28 @@ def _block_length(spec: AttentionSpec, level: int, block: int, tokens: Size) -> 
     return smallest([block, tokens])
 
 
-def _bilinear(spec: AttentionSpec, plan: ScorePlan, tokens: Size) -> LayerCosts:
-    assert spec.score is not None
+def _from_specs(spec: AttentionSpec, plan: LayerPlan, tokens: Size) -> LayerCosts:
+    matrix = spec.matrix
+    assert matrix is not None
     factors = sum(
         int(sp.prod(level.factor_shape(number)))
-        for level in spec.score.levels
+        for level in matrix.levels
         for number in range(len(level.expression.factors))
     )
     # A side without factors has no norm.
     norms = sum(segment.features * (2 if segment.side == "both" else 1) for segment in plan.segments)
-    contraction = check(build_graph(spec.score))
+    contraction = check(build_graph(matrix))
     return LayerCosts(
-        parts=tuple(Part(segment.features, spec.context, tokens) for segment in plan.segments),
+        parts=tuple(
+            Part(segment.features, part.block, _block_length(spec, number, part.block, tokens))
+            for number, part in enumerate(plan.parts)
+            for segment in part.segments
+        ),
         query_key=tokens * plan.macs * spec.heads,
         parameters=spec.heads * factors + (norms if spec.qk_norm else 0),
         spans=(tokens,),
         value_length=tokens,
-        peak=largest([spec.heads * tokens**2, spec.heads * tokens * plan.features]),
-        rank=generic_rank(spec.score, contraction, build_plan(contraction)),
+        peak=(spec.heads * tokens**2, spec.heads * tokens * plan.features),
+        rank=generic_rank(matrix, contraction, build_plan(contraction)),
         score=plan,
     )

@@ -11,7 +11,7 @@ from mlbtc.analysis.attention import AttentionReport
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.report import Report
 from mlbtc.analysis.score import SPLIT_HEADER, split_rows
-from mlbtc.plan.score import ScorePlan
+from mlbtc.plan.score import LayerPlan
 
 Row = tuple[str, ...]
 
@@ -122,11 +122,11 @@ def attention_markdown(report: AttentionReport) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def score_title(plan: ScorePlan) -> str:
+def score_title(plan: LayerPlan) -> str:
     """Return one line that says what the table of splits shows."""
     return (
-        f"x_i^T M x_j is cut into {plan.features} features of a query and of a key. Splits of each level, the best for "
-        f"{plan.tokens} tokens and those it beat:"
+        f"The scores x_i^T M x_j are cut into {plan.features} features of a query and of a key. Splits of each level, "
+        f"the best for {plan.tokens} tokens and those it beat:"
     )
 
 

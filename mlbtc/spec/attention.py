@@ -6,28 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlbtc.errors import SpecError, nearest
+from mlbtc.errors import SpecError
 from mlbtc.spec import layout
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.naming import check_name
 from mlbtc.spec.origin import Origin
-
-OWN_KEYS = {
-    "standard": (),
-    "mlr": ("ranks", "block_sizes"),
-    "bilinear": ("score",),
-    "sliding_window": ("window",),
-    "global_sliding_window": ("window", "ranks", "published"),
-}
-"""The keys that each variant takes beside those of all variants."""
-
-VARIANTS = tuple(OWN_KEYS)
-_NEEDS = {
-    "mlr": ("ranks", "ranks, a list whose sum is width / heads"),
-    "bilinear": ("score", "score, a (width, width) spec such as {family: btt, rank: 1}"),
-    "sliding_window": ("window", "window, the number of keys that a token sees, itself included"),
-    "global_sliding_window": ("window", "window, the number of keys that a token sees, itself included"),
-}
+from mlbtc.spec.variants import OWN_KEYS, check_variant
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -37,12 +21,12 @@ class AttentionSpec:
     Make one with the constructor of its variant, such as `AttentionSpec.mlr`.
 
     Attributes:
-        variant: "standard", "mlr", "bilinear", "sliding_window" or "global_sliding_window".
+        variant: "standard", "mlr", "bilinear", "mlbtc", "sliding_window" or "global_sliding_window".
         width: the model width D.
         heads: the number of heads H; the head dimension is D / H.
         context: the number of tokens T that blocks and cost reports refer to; a layer takes any T.
         ranks: r_1, ..., r_L; their sum is the head dimension. One rank for standard attention and a sliding window;
-            the pair (global, window) for both together; none for bilinear attention.
+            the pair (global, window) for both together; none where scores are specs.
         block_sizes: b_1 >= ... >= b_L, each divides the one before; b_1 = context stands for the whole sequence.
         causal: whether token i sees tokens 0 .. i only.
         qk_norm: whether each query and key head is normalised (LayerNorm with weight, no bias) before the scores.
@@ -50,6 +34,8 @@ class AttentionSpec:
         published: whether the two softmaxes of global and sliding window are added, as in the paper's code, and not
             averaged.
         score: the matrix M of a head's scores x_i^T M x_j of bilinear attention, else None.
+        levels: of MLBTC attention the pairs of a block size and the matrix M_l that pairs of tokens inside such a block
+            add to their scores, else ().
     """
 
     variant: str
@@ -63,6 +49,7 @@ class AttentionSpec:
     window: int | None
     published: bool
     score: MLBTC | None
+    levels: tuple[tuple[int, MLBTC], ...]
     name: str = field(compare=False)
     origin: Origin | None = field(compare=False, repr=False)
 
@@ -82,14 +69,20 @@ class AttentionSpec:
         window: int | None = None,
         published: bool = False,
         score: MLBTC | None = None,
+        levels: Sequence[tuple[int, MLBTC]] | None = None,
     ) -> None:
-        own = {"ranks": ranks, "block_sizes": block_sizes, "window": window, "published": published, "score": score}
-        _check_variant(variant, own)
+        own = {
+            "ranks": ranks, "block_sizes": block_sizes, "window": window, "published": published, "score": score,
+            "levels": levels,
+        }  # fmt: skip
+        check_variant(variant, own)
         for what, value in (("width", width), ("heads", heads), ("context", context)):
             layout.check_whole(value, what, what)
         if width % heads:
             raise SpecError(f"heads must divide width, found width {width} and {heads} heads", "heads")
-        checked, blocks = _levels(variant, ranks, block_sizes, width // heads, context)
+        scores = () if levels is None else layout.check_levels(levels, width)
+        blocks_given = block_sizes if levels is None else [block for block, _ in scores]
+        checked, blocks = _levels(variant, ranks, blocks_given, width // heads, context)
         for what, flag in (("causal", causal), ("qk_norm", qk_norm), ("published", published)):
             if not isinstance(flag, bool):
                 raise SpecError(f"{what} must be true or false, found {flag!r}", what)
@@ -98,7 +91,7 @@ class AttentionSpec:
             if not causal:
                 raise SpecError("a sliding window holds a token and those before it: causal must be true", "causal")
         matrix = None if score is None else layout.check_score(score, width)
-        values = (variant, width, heads, context, checked, blocks, causal, qk_norm, window, published, matrix)
+        values = (variant, width, heads, context, checked, blocks, causal, qk_norm, window, published, matrix, scores)
         for key, attribute in zip(self.__dataclass_fields__, (*values, check_name(name), origin), strict=True):
             object.__setattr__(self, key, attribute)
 
@@ -169,6 +162,36 @@ class AttentionSpec:
         return cls("bilinear", width, heads, context, causal=causal, qk_norm=qk_norm, name=name, score=score)
 
     @classmethod
+    def mlbtc(
+        cls,
+        width: int,
+        heads: int,
+        context: int,
+        levels: Sequence[tuple[int, MLBTC]],
+        causal: bool = True,
+        qk_norm: bool = False,
+        name: str = "attention",
+    ) -> AttentionSpec:
+        """Return MLBTC attention: nested blocks of tokens, level l adds x_i^T M_l x_j to the scores inside its blocks.
+
+        All scores are divided by sqrt(features), where features counts those of all levels. With one level it is
+        bilinear attention, with low-rank levels MLR attention.
+
+        Args:
+            width: the model width D.
+            heads: the number of heads.
+            context: the number of tokens that the first level covers.
+            levels: pairs of a block size and any (width, width) spec; every head has factors of its own.
+            causal: whether token i sees tokens 0 .. i only.
+            qk_norm: whether features that factors made are normalised, each set of them by itself.
+            name: a label for reports and generated code.
+
+        Raises:
+            SpecError: block sizes are not nested, or a score is no matrix of that shape.
+        """
+        return cls("mlbtc", width, heads, context, causal=causal, qk_norm=qk_norm, name=name, levels=levels)
+
+    @classmethod
     def sliding_window(
         cls,
         width: int,
@@ -223,6 +246,17 @@ class AttentionSpec:
         """Whether the blocks are context / 2^(l-1), those of the paper."""
         return all(b * 2**level == self.context for level, b in enumerate(self.block_sizes))
 
+    @property
+    def scores(self) -> tuple[MLBTC, ...]:
+        """The matrix M_l of each level of blocks where scores are specs, else ()."""
+        return tuple(score for _, score in self.levels) if self.score is None else (self.score,)
+
+    @property
+    def matrix(self) -> MLBTC | None:
+        """M_1 + ... + M_L, what pairs that share all blocks multiply; None where scores are not specs."""
+        terms = [level for score in self.scores for level in score.levels]
+        return MLBTC((self.width, self.width), terms, "score") if terms else None
+
     def own_values(self) -> dict[str, Any]:
         """Return the arguments that only this variant takes."""
         return {key: getattr(self, key) for key in OWN_KEYS[self.variant]}
@@ -238,11 +272,12 @@ class AttentionSpec:
         parts = [f"{self.name}: {self.variant} attention, width {self.width}, {self.heads} heads"]
         if self.ranks:
             parts.append(f"ranks {'|'.join(map(str, self.ranks))}")
-        if self.score is not None:
-            parts.append(f"score {' + '.join(map(str, self.score.levels))}")
+        for score, block in zip(self.scores, self.block_sizes, strict=True) if self.scores else ():
+            inside = f" in blocks of {block}" if self.levels else ""
+            parts.append(f"score{inside} {' + '.join(map(str, score.levels))}")
         if self.window is not None:
             parts.append(f"window {self.window}{', softmaxes added' if self.published else ''}")
-        elif self.block_sizes:
+        elif not self.scores:
             parts.append(f"blocks {'|'.join(map(str, self.block_sizes))}")
         return ", ".join([*parts, causal])
 
@@ -252,26 +287,14 @@ def _levels(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the ranks of a head and the blocks of tokens."""
     if variant == "bilinear":
-        return (), ()
+        return (), (context,)
+    if variant == "mlbtc":
+        assert block_sizes is not None
+        layout.check_nested(tuple(block_sizes), len(block_sizes), context, "levels")
+        return (), tuple(block_sizes)
     if variant == "global_sliding_window":
         return layout.window_ranks(ranks, head), (context,)
     checked = (head,) if ranks is None else layout.check_ranks(ranks, head)
     blocks = layout.default_blocks(context, len(checked)) if block_sizes is None else layout.check_blocks(block_sizes)
     layout.check_nested(blocks, len(checked), context)
     return checked, blocks
-
-
-def _check_variant(variant: str, own: dict[str, Any]) -> None:
-    """Check the name of a variant, that it has what it needs, and nothing of another one."""
-    if not isinstance(variant, str) or variant not in VARIANTS:
-        hint = nearest(str(variant), VARIANTS)
-        raise SpecError(f"variant must be one of {', '.join(VARIANTS)}, found {variant!r}; {hint}", "variant")
-    for key, value in own.items():
-        if key not in OWN_KEYS[variant] and value is not None and value is not False:
-            takers = " or ".join(f"variant {name}" for name, keys in OWN_KEYS.items() if key in keys)
-            what = "one level of rank width / heads" if variant == "standard" else "none of its own"
-            raise SpecError(f"{variant} attention has {what}: {key} needs {takers}", key)
-    key, needed = _NEEDS.get(variant, ("", ""))
-    value = own.get(key)
-    if key and (value is None or value == () or value == []):
-        raise SpecError(f"{variant} attention needs {needed}", "variant" if value is None else key)

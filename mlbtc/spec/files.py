@@ -82,18 +82,21 @@ def _attention(value: dict[str, Any], origin: Origin) -> AttentionSpec:
     file = validate(AttentionFile, value, origin)
     entry = file.attention
     name = _name(file.name, origin)
-    keys = {key: getattr(entry, key) for key in type(entry).model_fields}
+    keys: dict[str, Any] = {key: getattr(entry, key) for key in type(entry).model_fields}
     if entry.score is not None:
-        keys["score"] = _score(entry.score, entry.width, origin)
+        keys["score"] = _score(entry.score, entry.width, origin, ("attention", "score"))
+    if entry.levels is not None:
+        paths = [("attention", "levels", number, "score") for number in range(len(entry.levels))]
+        pairs = zip(entry.levels, paths, strict=True)
+        keys["levels"] = [(level.block_size, _score(level.score, entry.width, origin, path)) for level, path in pairs]
     try:
         return AttentionSpec(**keys, name=name, origin=origin)
     except SpecError as error:
         raise SpecError(f"{origin.where('attention', error.key or 'variant')}: {error}") from None
 
 
-def _score(entry: dict[str, Any], width: int, origin: Origin) -> MLBTC:
+def _score(entry: dict[str, Any], width: int, origin: Origin, path: Path) -> MLBTC:
     """Read a (width, width) matrix: `{levels: [...]}` or a single level."""
-    path: Path = ("attention", "score")
     with placed(origin, "attention", "width"):
         shape = [as_size(width, "width")] * 2
     if "levels" not in entry:

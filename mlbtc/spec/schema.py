@@ -55,6 +55,13 @@ class MatrixFile(Entry):
     levels: list[dict[str, Any]]
 
 
+class BlockEntry(Entry):
+    """`{block_size: 256, score: {family: btt, rank: 1}}`, a level of MLBTC attention."""
+
+    block_size: int
+    score: dict[str, Any]
+
+
 class AttentionEntry(Entry):
     """The value of the key `attention`."""
 
@@ -69,6 +76,7 @@ class AttentionEntry(Entry):
     window: int | None = None
     published: bool = False
     score: dict[str, Any] | None = None
+    levels: list[BlockEntry] | None = None
 
 
 class ScoreEntry(Entry):

@@ -170,7 +170,7 @@ def test_an_absurd_number_makes_a_short_message() -> None:
 
 @pytest.mark.parametrize("variant", ["MLR", "bilinar", "", None, "mrl"])
 def test_unknown_variants(variant: Any) -> None:
-    with pytest.raises(SpecError, match="standard, mlr, bilinear, sliding_window, global_sliding_window"):
+    with pytest.raises(SpecError, match="standard, mlr, bilinear, mlbtc, sliding_window, global_sliding_window"):
         AttentionSpec(variant, 16, 2, 24)
 
 
