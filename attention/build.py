@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mlbtc.analysis import AttentionReport, analyze
-from mlbtc.attention.kernels import automatic, expanded, features, reference, strips, window
+from mlbtc.attention.heads import Heads, heads_of
+from mlbtc.attention.kernels import automatic, expanded, features, levels, reference, strips, window
 from mlbtc.attention.layer import layer_class
 from mlbtc.attention.score import ScoreContext, score_context
 from mlbtc.codegen.emit_torch import LINE, render, with_free_name
@@ -33,8 +35,10 @@ class AttentionContext:
     header: tuple[str, ...]
     class_name: str
     spec: AttentionSpec
+    imports: tuple[str, ...]
     kernels: tuple[str, ...]
     cacheable: bool
+    groups: tuple[Heads, ...]
     score: ScoreContext | None
 
 
@@ -64,17 +68,47 @@ def generate_attention(spec: AttentionSpec, *, class_name: str | None = None, ta
     report = analyze(spec, batch=spec.context)
     assert isinstance(report, AttentionReport)
     # One level of blocks is the whole sequence, whose pairs share all features.
-    kernels = tuple(map(_body, KERNELS["bilinear" if len(spec.levels) == 1 else spec.variant]))
+    inlined = KERNELS["bilinear" if len(spec.levels) == 1 else spec.variant]
+    kernels = (*map(_body, inlined), *_helpers(spec))
+    imports = _imports(kernels)
     score = score_context(spec) if spec.scores else None
     template = "attention_torch.py.jinja" if score is None else "score_torch.py.jinja"
     cacheable = spec.causal and spec.window is None
     summary = f"{spec.name}: {spec.variant} attention, emitted by mlbtc. Needs torch only."
     header = _header(spec, report)
+    groups = (heads_of(spec),)
 
     def emit(name: str) -> str:
-        return render(template, context=AttentionContext(summary, header, name, spec, kernels, cacheable, score))
+        context = AttentionContext(summary, header, name, spec, imports, kernels, cacheable, groups, score)
+        return render(template, context=context)
 
     return with_free_name(class_name, class_name_of(spec.name), emit)
+
+
+def _imports(kernels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the lines above `import torch`: what inlined functions use of the standard library."""
+    lines = {
+        "import contextlib": "contextlib.",
+        "from collections.abc import Sequence": "Sequence[",
+        "from functools import lru_cache": "lru_cache",
+        "from itertools import pairwise": "pairwise(",
+        "from typing import Any": "Any",
+    }
+    used = [line for line, word in lines.items() if any(word in text for text in kernels)]
+    if not used:
+        return ()
+    return ("from __future__ import annotations", "", *used, "")
+
+
+def _helpers(spec: AttentionSpec) -> list[str]:
+    """Return the source of the functions that the options of a layer need."""
+    needed: dict[Callable[..., Any], bool] = {
+        levels.scale_levels: len(set(heads_of(spec).factors)) > 1,
+        levels.rotate_levels: spec.rope is not None,
+        levels.average_levels: spec.divide_by_depth,
+        levels.rms_capped: spec.rms_cap,
+    }
+    return [inspect.getsource(function).rstrip() for function, wanted in needed.items() if wanted]
 
 
 def _header(spec: AttentionSpec, report: AttentionReport) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from mlbtc.attention.cache import AttentionCache
 from mlbtc.attention.choice import Choice, choose_backend
 from mlbtc.attention.functional import mlr_attention
+from mlbtc.attention.heads import attended_ranks
 from mlbtc.attention.kernels import feature_attention
 from mlbtc.codegen.loading import load_source
 from mlbtc.errors import SpecError
-from mlbtc.plan.score import plan_attention
 from mlbtc.spec.attention import AttentionSpec
 
 _SDPA = {
@@ -24,11 +24,6 @@ _SDPA = {
     "sliding_window": "blocks of queries with the keys of their windows, one scaled_dot_product_attention",
     "global_sliding_window": "one scaled_dot_product_attention over all keys, one over the keys of windows",
 }
-
-
-def layer_ranks(spec: AttentionSpec) -> tuple[int, ...]:
-    """Return how many features of a query and a key each level of blocks has."""
-    return plan_attention(spec).ranks if spec.scores else spec.ranks
 
 
 def attend(
@@ -71,7 +66,7 @@ class CompiledAttention(nn.Module):
         spec, weight = self.spec, next(self.parameters())
         if spec.variant in _SDPA:
             return Choice("sdpa", _SDPA[spec.variant])
-        tokens, ranks = spec.context if tokens is None else tokens, layer_ranks(spec)
+        tokens, ranks = spec.context if tokens is None else tokens, attended_ranks(spec)
         blocks = (max(tokens, spec.block_sizes[0]), *spec.block_sizes[1:])
         found = choose_backend(tokens, tokens, ranks, blocks, device=weight.device, dtype=weight.dtype)
         if spec.scores and len(ranks) == 1 and found.backend != "cpp":
@@ -103,7 +98,7 @@ class CompiledAttention(nn.Module):
         blocks = (None, *spec.block_sizes[1:])
         dtype, device = dtype or weight.dtype, device or weight.device
         return AttentionCache(
-            batch_size, spec.heads, layer_ranks(spec), blocks, spec.head_dimension, dtype=dtype, device=device
+            batch_size, spec.heads, attended_ranks(spec), blocks, spec.head_dimension, dtype=dtype, device=device
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mlbtc.codegen.emit_torch import (
@@ -114,7 +115,10 @@ class _SideEmitter:
         if segment.side not in ("both", self.side):
             return f"x[:, None].expand(-1, {self.spec.heads}, -1)"
         terms = [(level, self.around(level, segment), self.level_plan(level)) for level in segment.levels]
-        program = lower_terms(self.contraction_shape(), terms, self.count, f"{self.side}_")
+        capped = self.spec.rms_cap
+        program = lower_terms(self.contraction_shape(), terms, self.count, f"{self.side}_", "" if capped else "self.")
+        if capped:
+            self.lines += [line for level, _, plan in terms for line in _capped(level, plan)]
         self.programs.append(program)
         for level, instructions in zip(segment.levels, program.levels, strict=True):
             split = self.plan.chosen[level]
@@ -132,12 +136,16 @@ class _SideEmitter:
             self.norms.append((name, segment.features))
             text = f"self.{name}({text})"
         scale = self.scale(segment)
-        return text if scale == 1 else f"{scale!r} * {text}"
+        return f"{scale}{text}"
 
-    def scale(self, segment: Segment) -> float | int:
+    def scale(self, segment: Segment) -> str:
         """Return what multiplies a whole segment: behind the norm, which would undo it."""
-        alone = len(segment.levels) == 1
-        return self.levels[segment.levels[0]].scale if alone and self.side == self.scaled(segment) else 1
+        if self.side != self.scaled(segment):
+            return ""
+        alone = self.levels[segment.levels[0]].scale if len(segment.levels) == 1 else 1
+        # What attends divides by the root of all features.
+        mup = f"{self.plan.features}**0.5 / {segment.features} * " if self.spec.scale == "mup" else ""
+        return mup if alone == 1 else f"{alone!r} * {mup}"
 
     def scaled(self, segment: Segment) -> str:
         """Return the side that the scales of a segment are on."""
@@ -163,6 +171,19 @@ class _SideEmitter:
     def contraction_shape(self) -> tuple[int, int]:
         """Return the shape of the score: permutations move its axes."""
         return self.spec.width, self.spec.width
+
+
+def _capped(level: int, plan: LevelPlan) -> list[str]:
+    """Return the lines that cap the factors of a level, s = sqrt(min(fan in, fan out)) / fan in of each product."""
+    sizes = {name: int(size) for name, size in plan.sizes}
+    lines = []
+    for step in plan.steps:
+        assert step.right is not None, "every step of a side has a factor"
+        name, kept = f"level{level}_factor{step.right.name[1:]}", set(step.result.indices)
+        inside = math.prod(sizes[index] for index in step.right.indices if index not in kept)
+        outside = math.prod(sizes[index] for index in step.right.indices if index in kept - set(step.left.indices))
+        lines.append(f"{name} = rms_capped(self.{name}, {min(inside, outside)}**0.5 / {inside})")
+    return lines
 
 
 def _returned(parts: list[str]) -> tuple[str, ...]:

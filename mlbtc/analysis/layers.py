@@ -6,6 +6,7 @@ Counted as the paper counts: all heads, all pairs of tokens of a block or a wind
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import sympy as sp
 
@@ -72,7 +73,8 @@ def layer_costs(spec: AttentionSpec, tokens: Size) -> LayerCosts:
 def _parts(spec: AttentionSpec, tokens: Size) -> tuple[tuple[Part, ...], tuple[Size, ...]]:
     """Return the sets of features of a layer with query and key projections, and the keys of each sum of values."""
     if spec.window is None:
-        numbered = enumerate(zip(spec.ranks, spec.block_sizes, strict=True))
+        ranks = accumulate(spec.ranks) if spec.divide_by_depth else spec.ranks
+        numbered = enumerate(zip(ranks, spec.block_sizes, strict=True))
         levels = tuple(Part(rank, block, _block_length(spec, n, block, tokens)) for n, (rank, block) in numbered)
         return levels, (tokens,)
     near = smallest([spec.window, tokens])
@@ -91,6 +93,12 @@ def _block_length(spec: AttentionSpec, level: int, block: int, tokens: Size) -> 
     return smallest([block, tokens])
 
 
+def _attended(spec: AttentionSpec, plan: LayerPlan, number: int) -> list[int]:
+    """Return the sets of features that pairs multiply in a level of blocks; a mean over levels repeats coarser ones."""
+    coarser = plan.parts[:number] if spec.divide_by_depth else ()
+    return [segment.features for part in (*coarser, plan.parts[number]) for segment in part.segments]
+
+
 def _from_specs(spec: AttentionSpec, plan: LayerPlan, tokens: Size) -> LayerCosts:
     matrix = spec.matrix
     assert matrix is not None
@@ -104,9 +112,9 @@ def _from_specs(spec: AttentionSpec, plan: LayerPlan, tokens: Size) -> LayerCost
     contraction = check(build_graph(matrix))
     return LayerCosts(
         parts=tuple(
-            Part(segment.features, part.block, _block_length(spec, number, part.block, tokens))
+            Part(features, part.block, _block_length(spec, number, part.block, tokens))
             for number, part in enumerate(plan.parts)
-            for segment in part.segments
+            for features in _attended(spec, plan, number)
         ),
         query_key=tokens * plan.macs * spec.heads,
         parameters=spec.heads * factors + (norms if spec.qk_norm else 0),

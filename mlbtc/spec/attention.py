@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 from mlbtc.errors import SpecError
 from mlbtc.spec import layout
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.naming import check_name
+from mlbtc.spec.options import DEFAULTS, Options, check_options
 from mlbtc.spec.origin import Origin
 from mlbtc.spec.variants import OWN_KEYS, check_variant
 
@@ -36,6 +37,11 @@ class AttentionSpec:
         score: the matrix M of a head's scores x_i^T M x_j of bilinear attention, else None.
         levels: of MLBTC attention the pairs of a block size and the matrix M_l that pairs of tokens inside such a block
             add to their scores, else ().
+        scale: "standard" divides scores by the square root of the number of features, "mup" the scores of every set of
+            features by their number, those of standard attention and windows times 8 (paper, muP).
+        divide_by_depth: whether the score of a pair is divided by the number of levels whose blocks hold both tokens.
+        rms_cap: whether factors of scores are divided by max(1, RMS / s), s^2 = min(fan in, fan out) / fan in^2.
+        rope: the base of the angles by which pairs of features inside a level are rotated, None for no rotation.
     """
 
     variant: str
@@ -50,6 +56,10 @@ class AttentionSpec:
     published: bool
     score: MLBTC | None
     levels: tuple[tuple[int, MLBTC], ...]
+    scale: str
+    divide_by_depth: bool
+    rms_cap: bool
+    rope: float | None
     name: str = field(compare=False)
     origin: Origin | None = field(compare=False, repr=False)
 
@@ -70,6 +80,7 @@ class AttentionSpec:
         published: bool = False,
         score: MLBTC | None = None,
         levels: Sequence[tuple[int, MLBTC]] | None = None,
+        **options: Unpack[Options],
     ) -> None:
         own = {
             "ranks": ranks, "block_sizes": block_sizes, "window": window, "published": published, "score": score,
@@ -92,15 +103,23 @@ class AttentionSpec:
                 raise SpecError("a sliding window holds a token and those before it: causal must be true", "causal")
         matrix = None if score is None else layout.check_score(score, width)
         values = (variant, width, heads, context, checked, blocks, causal, qk_norm, window, published, matrix, scores)
-        for key, attribute in zip(self.__dataclass_fields__, (*values, check_name(name), origin), strict=True):
+        known = check_options(variant, {**DEFAULTS, **options}).values()
+        for key, attribute in zip(self.__dataclass_fields__, (*values, *known, check_name(name), origin), strict=True):
             object.__setattr__(self, key, attribute)
 
     @classmethod
     def standard(
-        cls, width: int, heads: int, context: int, causal: bool = True, qk_norm: bool = False, name: str = "attention"
+        cls,
+        width: int,
+        heads: int,
+        context: int,
+        causal: bool = True,
+        qk_norm: bool = False,
+        name: str = "attention",
+        **options: Unpack[Options],
     ) -> AttentionSpec:
         """Return standard multi-head attention: one level of rank width / heads that every pair shares."""
-        return cls("standard", width, heads, context, causal=causal, qk_norm=qk_norm, name=name)
+        return cls("standard", width, heads, context, causal=causal, qk_norm=qk_norm, name=name, **options)
 
     @classmethod
     def mlr(
@@ -113,6 +132,7 @@ class AttentionSpec:
         causal: bool = True,
         qk_norm: bool = False,
         name: str = "attention",
+        **options: Unpack[Options],
     ) -> AttentionSpec:
         """Return MLR attention (paper, section 4): nested blocks of tokens, level l adds r_l features inside.
 
@@ -125,11 +145,12 @@ class AttentionSpec:
             causal: whether token i sees tokens 0 .. i only.
             qk_norm: whether each query and key head is normalised before its features are split into levels.
             name: a label for reports and generated code.
+            options: those of `AttentionSpec` that the variant takes, all off by default.
 
         Raises:
             SpecError: ranks or block sizes do not fit.
         """
-        return cls("mlr", width, heads, context, ranks, block_sizes, causal, qk_norm, name)
+        return cls("mlr", width, heads, context, ranks, block_sizes, causal, qk_norm, name, **options)
 
     @classmethod
     def bilinear(
@@ -141,6 +162,7 @@ class AttentionSpec:
         causal: bool = True,
         qk_norm: bool = False,
         name: str = "attention",
+        **options: Unpack[Options],
     ) -> AttentionSpec:
         """Return bilinear attention (paper, section 3): scores x_i^T M x_j / sqrt(features), one M per head.
 
@@ -155,11 +177,12 @@ class AttentionSpec:
             causal: whether token i sees tokens 0 .. i only.
             qk_norm: whether features that factors made are normalised, each set of them by itself.
             name: a label for reports and generated code.
+            options: those of `AttentionSpec` that the variant takes, all off by default.
 
         Raises:
             SpecError: the score is no matrix of that shape.
         """
-        return cls("bilinear", width, heads, context, causal=causal, qk_norm=qk_norm, name=name, score=score)
+        return cls("bilinear", width, heads, context, causal=causal, qk_norm=qk_norm, name=name, score=score, **options)
 
     @classmethod
     def mlbtc(
@@ -171,6 +194,7 @@ class AttentionSpec:
         causal: bool = True,
         qk_norm: bool = False,
         name: str = "attention",
+        **options: Unpack[Options],
     ) -> AttentionSpec:
         """Return MLBTC attention: nested blocks of tokens, level l adds x_i^T M_l x_j to the scores inside its blocks.
 
@@ -185,11 +209,12 @@ class AttentionSpec:
             causal: whether token i sees tokens 0 .. i only.
             qk_norm: whether features that factors made are normalised, each set of them by itself.
             name: a label for reports and generated code.
+            options: those of `AttentionSpec` that the variant takes, all off by default.
 
         Raises:
             SpecError: block sizes are not nested, or a score is no matrix of that shape.
         """
-        return cls("mlbtc", width, heads, context, causal=causal, qk_norm=qk_norm, name=name, levels=levels)
+        return cls("mlbtc", width, heads, context, causal=causal, qk_norm=qk_norm, name=name, levels=levels, **options)
 
     @classmethod
     def sliding_window(
@@ -201,9 +226,10 @@ class AttentionSpec:
         causal: bool = True,
         qk_norm: bool = False,
         name: str = "attention",
+        **options: Unpack[Options],
     ) -> AttentionSpec:
         """Return attention over the last `window` keys: token i sees tokens i - window + 1 .. i."""
-        return cls("sliding_window", width, heads, context, None, None, causal, qk_norm, name, window=window)
+        return cls("sliding_window", width, heads, context, None, None, causal, qk_norm, name, window=window, **options)
 
     @classmethod
     def global_sliding_window(
@@ -217,6 +243,7 @@ class AttentionSpec:
         causal: bool = True,
         qk_norm: bool = False,
         name: str = "attention",
+        **options: Unpack[Options],
     ) -> AttentionSpec:
         """Return the mean of attention over all keys and over a window, each with a part of the features of a head.
 
@@ -230,10 +257,11 @@ class AttentionSpec:
             causal: must be true.
             qk_norm: whether each query and key head is normalised before its features are split.
             name: a label for reports and generated code.
+            options: those of `AttentionSpec` that the variant takes, all off by default.
         """
         return cls(
             "global_sliding_window", width, heads, context, ranks, None, causal, qk_norm, name,
-            window=window, published=published,
+            window=window, published=published, **options,
         )  # fmt: skip
 
     @property
@@ -279,7 +307,21 @@ class AttentionSpec:
             parts.append(f"window {self.window}{', softmaxes added' if self.published else ''}")
         elif not self.scores:
             parts.append(f"blocks {'|'.join(map(str, self.block_sizes))}")
-        return ", ".join([*parts, causal])
+        return ", ".join([*parts, causal, *self._options_text()])
+
+    def options(self) -> dict[str, Any]:
+        """Return the options that are not at their defaults."""
+        found = {key: getattr(self, key) for key in DEFAULTS}
+        return {key: value for key, value in found.items() if value != DEFAULTS[key]}
+
+    def _options_text(self) -> list[str]:
+        texts = {
+            "scale": "muP scale",
+            "divide_by_depth": "scores divided by depth",
+            "rms_cap": "factors capped",
+            "rope": f"RoPE of base {self.rope or 0:g}",
+        }
+        return [texts[key] for key in self.options()]
 
 
 def _levels(

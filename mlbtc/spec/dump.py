@@ -83,7 +83,9 @@ def attention_document(spec: AttentionSpec) -> dict[str, Any]:
         entry["score"] = _score(spec.score)
     if spec.levels:
         entry["levels"] = [{"block_size": block, "score": _score(score)} for block, score in spec.levels]
-    entry |= {"causal": spec.causal, "qk_norm": spec.qk_norm}
+    entry |= {"causal": spec.causal, "qk_norm": spec.qk_norm, **spec.options()}
+    if spec.rope is not None:
+        entry["rope"] = {"base": int(spec.rope) if spec.rope == int(spec.rope) else spec.rope}
     return {"name": spec.name, "attention": entry}
 
 

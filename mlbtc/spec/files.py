@@ -18,7 +18,16 @@ from mlbtc.spec.language import MLBTC, Level, resolve
 from mlbtc.spec.naming import check_name
 from mlbtc.spec.nodes import MAX_BYTES, read_document
 from mlbtc.spec.origin import Origin, Path, placed
-from mlbtc.spec.schema import AttentionFile, BlocksLevel, EinsumLevel, MatrixFile, ScoreEntry, shown, validate
+from mlbtc.spec.schema import (
+    AttentionFile,
+    BlocksLevel,
+    EinsumLevel,
+    MatrixFile,
+    RopeEntry,
+    ScoreEntry,
+    shown,
+    validate,
+)
 from mlbtc.spec.sizes import Size, as_size, symbol
 
 
@@ -89,6 +98,8 @@ def _attention(value: dict[str, Any], origin: Origin) -> AttentionSpec:
         paths = [("attention", "levels", number, "score") for number in range(len(entry.levels))]
         pairs = zip(entry.levels, paths, strict=True)
         keys["levels"] = [(level.block_size, _score(level.score, entry.width, origin, path)) for level, path in pairs]
+    if isinstance(entry.rope, RopeEntry):
+        keys["rope"] = entry.rope.base
     try:
         return AttentionSpec(**keys, name=name, origin=origin)
     except SpecError as error:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mlbtc.errors import SpecError, nearest
 from mlbtc.spec.nodes import Value
+from mlbtc.spec.options import ROPE_BASE
 from mlbtc.spec.origin import Origin, Path
 
 SizeEntry = int | str
@@ -62,6 +63,12 @@ class BlockEntry(Entry):
     score: dict[str, Any]
 
 
+class RopeEntry(Entry):
+    """`rope: {base: 10000}`."""
+
+    base: float = ROPE_BASE
+
+
 class AttentionEntry(Entry):
     """The value of the key `attention`."""
 
@@ -77,6 +84,10 @@ class AttentionEntry(Entry):
     published: bool = False
     score: dict[str, Any] | None = None
     levels: list[BlockEntry] | None = None
+    scale: str = "standard"
+    divide_by_depth: bool = False
+    rms_cap: bool = False
+    rope: RopeEntry | bool | None = None
 
 
 class ScoreEntry(Entry):

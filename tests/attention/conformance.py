@@ -4,6 +4,7 @@ import ast
 import copy
 import io
 import pickle
+import re
 import sys
 from functools import cache
 from typing import ClassVar
@@ -17,7 +18,7 @@ from mlbtc import AttentionSpec
 from mlbtc.analysis import AttentionReport
 from mlbtc.training.config import RunConfig
 from tests.attention.cases import TOLERANCES
-from tests.attention.definition import layer_by_definition
+from tests.attention.definition import Features, layer_by_definition
 
 
 def make(spec: AttentionSpec, dtype: torch.dtype = torch.float64, bias: bool = False) -> nn.Module:
@@ -51,8 +52,13 @@ def report_of(spec: AttentionSpec, tokens: int | None = None) -> AttentionReport
 
 def expected_of(spec: AttentionSpec, layer: nn.Module, x: Tensor) -> Tensor:
     """Return what the definition makes of a layer's own weights."""
+    return layer_by_definition(spec, dict(layer.named_parameters()), x, sets_of(spec))
+
+
+def sets_of(spec: AttentionSpec) -> Features:
+    """Return the sets of features of scores that are specs."""
     plan = report_of(spec).score
-    return layer_by_definition(spec, dict(layer.named_parameters()), x, 0 if plan is None else plan.features)
+    return () if plan is None else [(segment.levels, segment.features) for segment in plan.segments]
 
 
 def can_decode(spec: AttentionSpec) -> bool:
@@ -65,10 +71,14 @@ class LayerConformance:
 
     SPECS: ClassVar[dict[str, AttentionSpec]]
 
+    def expected(self, spec: AttentionSpec, layer: nn.Module, x: Tensor) -> Tensor:
+        """Return what the definition makes of a layer's own weights."""
+        return expected_of(spec, layer, x)
+
     @pytest.mark.parametrize(("tokens", "bias"), [(1, False), (7, True), (40, False)], ids=["1", "7-bias", "40"])
     def test_a_layer_is_its_definition(self, spec: AttentionSpec, tokens: int, bias: bool) -> None:
         layer, x = make(spec, bias=bias), batch_of(spec, tokens, batch=1).requires_grad_()
-        found, expected = layer(x), expected_of(spec, layer, x)
+        found, expected = layer(x), self.expected(spec, layer, x)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
         inputs = [x, *layer.parameters()]
         wanted = torch.autograd.grad(expected.square().sum(), inputs)
@@ -91,7 +101,7 @@ class LayerConformance:
     def test_a_sequence_far_beyond_the_context(self, spec: AttentionSpec) -> None:
         layer, x = make(spec), batch_of(spec, 301, batch=1)
         with torch.no_grad():
-            torch.testing.assert_close(layer(x), expected_of(spec, layer, x), rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(layer(x), self.expected(spec, layer, x), rtol=1e-9, atol=1e-9)
 
     @pytest.mark.parametrize("shape", [(0, 5), (2, 0), (0, 0), (0, 50)], ids=str)
     def test_empty_batches_and_sequences(self, spec: AttentionSpec, shape: tuple[int, int]) -> None:
@@ -127,6 +137,14 @@ class LayerConformance:
         assert y.dtype == torch.bfloat16
         assert (y.float() - layer(x)).norm() < 0.1 * layer(x).norm()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+
+    @pytest.mark.parametrize("shape", [(), (5,), (2, 5, 1), (2, 5, 3)], ids=str)
+    def test_a_wrong_input_is_one_clear_error(self, spec: AttentionSpec, shape: tuple[int, ...]) -> None:
+        given = (*shape, spec.width) if shape[2:] != (3,) else shape
+        layer = make(spec)
+        message = rf"\(batch, tokens, {spec.width}\), found the shape {re.escape(str(given))}"
+        with pytest.raises(ValueError, match=message):
+            layer(torch.zeros(given, dtype=torch.float64))
 
     def test_parameters_are_those_of_the_report(self, spec: AttentionSpec) -> None:
         layer = mlbtc.compile(spec)

@@ -1,7 +1,8 @@
 """Attention layers from their definitions: dense T x T scores of every head in float64, nothing shared with mlbtc."""
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from tests.oracles.matrix import add, level_matrix, move
 from tests.oracles.networks import Network
 
 Weights = Mapping[str, Tensor]
+Features = Sequence[tuple[Sequence[int], int]]
+"""Pairs of the terms of scores that share a set of features and the size of the set."""
 
 
 def depths(tokens: int, block_sizes: tuple[int, ...]) -> Tensor:
@@ -64,10 +67,26 @@ def level_scores(query: Tensor, key: Tensor, ranks: tuple[int, ...]) -> list[Ten
     return [q @ k.mT for q, k in pairs]
 
 
-def summed(parts: list[Tensor], block_sizes: tuple[int, ...]) -> Tensor:
-    """Return the sum of the scores of the levels that a pair shares."""
-    depth = depths(parts[0].shape[-1], block_sizes)
-    return sum((part * (depth > level) for level, part in enumerate(parts)), torch.zeros_like(parts[0]))
+def nested(spec: AttentionSpec, parts: list[Tensor]) -> Tensor:
+    """Return the sum of the scores of the levels that a pair shares, over their number where the spec says so."""
+    depth = depths(parts[0].shape[-1], spec.block_sizes)
+    total = sum((part * (depth > level) for level, part in enumerate(parts)), torch.zeros_like(parts[0]))
+    return total / depth if spec.divide_by_depth else total
+
+
+def rotated(x: Tensor, ranks: tuple[int, ...], base: float | None) -> Tensor:
+    """Rotate pairs of features as complex numbers, (B, H, T, sum of ranks)."""
+    if base is None:
+        return x
+    parts = []
+    for part in x.split(ranks, dim=-1):
+        half = part.shape[-1] // 2
+        angles = torch.zeros(x.shape[2], half, dtype=torch.float64)
+        for place, pair in itertools.product(range(x.shape[2]), range(half)):
+            angles[place, pair] = place * base ** (-pair / half)
+        turned = torch.complex(part[..., :half], part[..., half : 2 * half]) * torch.polar(angles * 0 + 1, angles)
+        parts += [turned.real, turned.imag, part[..., 2 * half :]]
+    return torch.cat(parts, dim=-1)
 
 
 def matrix_of(level: Level, factors: list[Tensor]) -> list[list[Tensor]]:
@@ -81,51 +100,65 @@ def matrix_of(level: Level, factors: list[Tensor]) -> list[list[Tensor]]:
     return level_matrix(Network(expression.factors, expression.output, expression.input, sizes), tensors)
 
 
-def dense_of(score: MLBTC, weights: Weights, head: int, first: int = 0) -> Tensor:
-    """Return the score matrix of a head; its terms are numbered from `first`."""
+def dense_of(
+    score: MLBTC, weights: Weights, head: int, first: int = 0, divisors: Sequence[float] | None = None
+) -> Tensor:
+    """Return the score matrix of a head; its terms are numbered from `first`, each is divided by its divisor."""
     terms = []
     for number, level in enumerate(score.levels, first):
         count = len(level.expression.factors)
         matrix = matrix_of(level, [weights[f"level{number}_factor{n}"][head] for n in range(count)])
         assert not isinstance(level.rows, str)
         assert not isinstance(level.columns, str)
-        terms.append([[level.scale * entry for entry in line] for line in move(matrix, level.rows, level.columns)])
+        factor = level.scale if divisors is None else level.scale / divisors[number]
+        terms.append([[factor * entry for entry in line] for line in move(matrix, level.rows, level.columns)])
     return torch.stack([torch.stack([torch.as_tensor(entry) for entry in line]) for line in add(terms)])
 
 
-def bilinear_scores(spec: AttentionSpec, weights: Weights, x: Tensor) -> list[Tensor]:
-    """Return x_i^T M_l x_j for every level of blocks, (B, H, T, T) each."""
+def bilinear_scores(spec: AttentionSpec, weights: Weights, x: Tensor, divisors: Sequence[float]) -> list[Tensor]:
+    """Return x_i^T M_l x_j for every level of blocks, (B, H, T, T) each, every term over its divisor."""
     first, parts = 0, []
     for score in spec.scores:
-        dense = torch.stack([dense_of(score, weights, head, first).to(x.dtype) for head in range(spec.heads)])
+        matrices = [dense_of(score, weights, head, first, divisors) for head in range(spec.heads)]
+        dense = torch.stack([matrix.to(x.dtype) for matrix in matrices])
         parts.append(torch.einsum("bid,hde,bje->bhij", x, dense, x))
         first += len(score.levels)
     return parts
 
 
-def mixed_values(spec: AttentionSpec, weights: Weights, x: Tensor, features: int) -> Tensor:
+def mixed_values(spec: AttentionSpec, weights: Weights, x: Tensor, features: Features) -> Tensor:
     """Return what the heads of a layer read, (B, H, T, d).
 
     Args:
         spec: the layer.
         weights: its parameters by name.
         x: (B, T, width).
-        features: how many a pair of tokens multiplies, which the scale of bilinear scores depends on.
+        features: the sets of features of scores that are specs, which their scale depends on.
     """
     value = heads_of(spec, {name: w for name, w in weights.items() if "norm" not in name}, "value", x)
     if spec.scores:
-        scores = summed(bilinear_scores(spec, weights, x), spec.block_sizes) / math.sqrt(features)
-        return attend(spec, scores, value)
-    query, key = (heads_of(spec, weights, name, x) for name in ("query", "key"))
-    parts = level_scores(query, key, spec.ranks)
+        total = math.sqrt(sum(count for _, count in features))
+        divisors = {term: total if spec.scale == "standard" else count for terms, count in features for term in terms}
+        parts = bilinear_scores(spec, weights, x, [divisors[term] for term in sorted(divisors)])
+        return attend(spec, nested(spec, parts), value)
+    query, key = (rotated(heads_of(spec, weights, name, x), spec.ranks, spec.rope) for name in ("query", "key"))
+    pairs = zip(level_scores(query, key, spec.ranks), spec.ranks, strict=True)
+    parts = [part * scale_of(spec, rank) for part, rank in pairs]
     if spec.variant == "global_sliding_window":
-        far, near = (part / math.sqrt(rank) for part, rank in zip(parts, spec.ranks, strict=True))
+        far, near = parts
         both = attend(spec, far, value) + attend(spec, near, value, spec.window)
         return both if spec.published else both / 2
-    return attend(spec, summed(parts, spec.block_sizes) / math.sqrt(spec.head_dimension), value, spec.window)
+    return attend(spec, nested(spec, parts), value, spec.window)
 
 
-def layer_by_definition(spec: AttentionSpec, weights: Weights, x: Tensor, features: int = 0) -> Tensor:
+def scale_of(spec: AttentionSpec, rank: int) -> float:
+    """Return what the scores of a level are multiplied by."""
+    if spec.scale == "mup":
+        return (1 if spec.variant == "mlr" else 8) / rank
+    return 1 / math.sqrt(rank if spec.variant == "global_sliding_window" else spec.head_dimension)
+
+
+def layer_by_definition(spec: AttentionSpec, weights: Weights, x: Tensor, features: Features = ()) -> Tensor:
     """Return what a layer computes, (B, T, width); arguments as for `mixed_values`."""
     mixed = mixed_values(spec, weights, x, features)
     return project(weights, "output", torch.cat(list(mixed.unbind(1)), dim=-1))
