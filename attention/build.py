@@ -68,15 +68,16 @@ def generate_attention(spec: AttentionSpec, *, class_name: str | None = None, ta
     report = analyze(spec, batch=spec.context)
     assert isinstance(report, AttentionReport)
     # One level of blocks is the whole sequence, whose pairs share all features.
-    inlined = KERNELS["bilinear" if len(spec.levels) == 1 else spec.variant]
+    variants = ["bilinear" if len(spec.levels) == 1 else part.variant for part in spec.parts]
+    inlined = dict.fromkeys(module for variant in variants for module in KERNELS[variant])
     kernels = (*map(_body, inlined), *_helpers(spec))
     imports = _imports(kernels)
     score = score_context(spec) if spec.scores else None
     template = "attention_torch.py.jinja" if score is None else "score_torch.py.jinja"
-    cacheable = spec.causal and spec.window is None
+    cacheable = all(part.causal and part.window is None for part in spec.parts)
     summary = f"{spec.name}: {spec.variant} attention, emitted by mlbtc. Needs torch only."
     header = _header(spec, report)
-    groups = (heads_of(spec),)
+    groups = heads_of(spec)
 
     def emit(name: str) -> str:
         context = AttentionContext(summary, header, name, spec, imports, kernels, cacheable, groups, score)
@@ -103,9 +104,9 @@ def _imports(kernels: tuple[str, ...]) -> tuple[str, ...]:
 def _helpers(spec: AttentionSpec) -> list[str]:
     """Return the source of the functions that the options of a layer need."""
     needed: dict[Callable[..., Any], bool] = {
-        levels.scale_levels: len(set(heads_of(spec).factors)) > 1,
-        levels.rotate_levels: spec.rope is not None,
-        levels.average_levels: spec.divide_by_depth,
+        levels.scale_levels: any(len(set(group.factors)) > 1 for group in heads_of(spec)),
+        levels.rotate_levels: any(part.rope is not None for part in spec.parts),
+        levels.average_levels: any(part.divide_by_depth for part in spec.parts),
         levels.rms_capped: spec.rms_cap,
     }
     return [inspect.getsource(function).rstrip() for function, wanted in needed.items() if wanted]

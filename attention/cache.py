@@ -174,6 +174,11 @@ class AttentionCache:
         Raises:
             SpecError: a level no longer has the keys that the token after them needs.
         """
+        self.check_crop(tokens)
+        self.lengths = [min(length, tokens) for length in self.lengths]
+
+    def check_crop(self, tokens: int) -> None:
+        """Raise what `crop` raises, and forget nothing."""
         for length in self.lengths:
             for level in self._levels:
                 start = level.start(length)
@@ -182,7 +187,6 @@ class AttentionCache:
                         f"cannot crop {length} tokens to {tokens}: blocks of {level.block} keep only the keys from "
                         f"token {start} on"
                     )
-        self.lengths = [min(length, tokens) for length in self.lengths]
 
 
 def _checked(ranks: Sequence[int], block_sizes: Sequence[int | None]) -> tuple[int | None, ...]:

@@ -31,10 +31,14 @@ class Heads:
     factors: tuple[str, ...]
 
 
-def heads_of(spec: AttentionSpec) -> Heads:
-    """Return the heads of a layer whose heads all attend alike."""
-    own = made_ranks(spec)
-    return Heads(spec, "", 0, spec.heads, own, attended_ranks(spec), _factors(spec, own))
+def heads_of(spec: AttentionSpec) -> tuple[Heads, ...]:
+    """Return the groups of heads of a layer that attend alike, in order."""
+    groups, first = [], 0
+    for number, part in enumerate(spec.parts):
+        suffix, own = str(number) if spec.groups else "", made_ranks(part)
+        groups.append(Heads(part, suffix, first, first + part.heads, own, attended_ranks(part), _factors(part, own)))
+        first += part.heads
+    return tuple(groups)
 
 
 def made_ranks(spec: AttentionSpec) -> tuple[int, ...]:

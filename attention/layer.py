@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mlbtc.attention.cache import AttentionCache
 from mlbtc.attention.choice import Choice, choose_backend
 from mlbtc.attention.functional import mlr_attention
+from mlbtc.attention.grouped import GroupedCache
 from mlbtc.attention.heads import attended_ranks
 from mlbtc.attention.kernels import feature_attention
 from mlbtc.codegen.loading import load_source
@@ -63,7 +64,13 @@ class CompiledAttention(nn.Module):
 
     def choice(self, tokens: int | None = None) -> Choice:
         """Return the backend for sequences of `tokens` tokens (the context by default), and why it is taken."""
-        spec, weight = self.spec, next(self.parameters())
+        if self.spec.groups:
+            chosen = [f"{part.heads} x {part.variant}, {self._choice(part, tokens)}" for part in self.spec.groups]
+            return Choice("groups", "; ".join(chosen))
+        return self._choice(self.spec, tokens)
+
+    def _choice(self, spec: AttentionSpec, tokens: int | None) -> Choice:
+        weight = next(self.parameters())
         if spec.variant in _SDPA:
             return Choice("sdpa", _SDPA[spec.variant])
         tokens, ranks = spec.context if tokens is None else tokens, attended_ranks(spec)
@@ -79,7 +86,7 @@ class CompiledAttention(nn.Module):
 
     def new_cache(
         self, batch_size: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
-    ) -> AttentionCache:
+    ) -> AttentionCache | GroupedCache:
         """Return an empty cache for `layer(x, cache=cache)`, where x holds the next tokens of every sequence.
 
         Args:
@@ -93,13 +100,16 @@ class CompiledAttention(nn.Module):
         spec, weight = self.spec, next(self.parameters())
         if not spec.causal:
             raise SpecError("a cache needs causal attention: the tokens of this layer also see later ones")
-        if spec.window is not None:
+        if any(part.window is not None for part in spec.parts):
             raise SpecError("there is no cache for sliding windows in this version")
-        blocks = (None, *spec.block_sizes[1:])
-        dtype, device = dtype or weight.dtype, device or weight.device
-        return AttentionCache(
-            batch_size, spec.heads, attended_ranks(spec), blocks, spec.head_dimension, dtype=dtype, device=device
-        )
+        kind: dict[str, Any] = {"dtype": dtype or weight.dtype, "device": device or weight.device}
+        caches = [
+            AttentionCache(
+                batch_size, part.heads, attended_ranks(part), (None, *part.block_sizes[1:]), part.head_dimension, **kind
+            )
+            for part in spec.parts
+        ]
+        return GroupedCache(caches) if spec.groups else caches[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The class is made at run time: unpickling makes it again from the source.

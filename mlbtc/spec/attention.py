@@ -12,7 +12,7 @@ from mlbtc.spec.language import MLBTC
 from mlbtc.spec.naming import check_name
 from mlbtc.spec.options import DEFAULTS, Options, check_options
 from mlbtc.spec.origin import Origin
-from mlbtc.spec.variants import OWN_KEYS, check_variant
+from mlbtc.spec.variants import GROUPED, OWN_KEYS, check_variant
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -22,12 +22,12 @@ class AttentionSpec:
     Make one with the constructor of its variant, such as `AttentionSpec.mlr`.
 
     Attributes:
-        variant: "standard", "mlr", "bilinear", "mlbtc", "sliding_window" or "global_sliding_window".
+        variant: "standard", "mlr", "bilinear", "mlbtc", "sliding_window", "global_sliding_window" or "mixed".
         width: the model width D.
         heads: the number of heads H; the head dimension is D / H.
         context: the number of tokens T that blocks and cost reports refer to; a layer takes any T.
         ranks: r_1, ..., r_L; their sum is the head dimension. One rank for standard attention and a sliding window;
-            the pair (global, window) for both together; none where scores are specs.
+            the pair (global, window) for both together; none where scores are specs or heads are mixed.
         block_sizes: b_1 >= ... >= b_L, each divides the one before; b_1 = context stands for the whole sequence.
         causal: whether token i sees tokens 0 .. i only.
         qk_norm: whether each query and key head is normalised (LayerNorm with weight, no bias) before the scores.
@@ -37,6 +37,7 @@ class AttentionSpec:
         score: the matrix M of a head's scores x_i^T M x_j of bilinear attention, else None.
         levels: of MLBTC attention the pairs of a block size and the matrix M_l that pairs of tokens inside such a block
             add to their scores, else ().
+        groups: of a mixed layer the layers that its heads are, in order, each as wide as its heads; else ().
         scale: "standard" divides scores by the square root of the number of features, "mup" the scores of every set of
             features by their number, those of standard attention and windows times 8 (paper, muP).
         divide_by_depth: whether the score of a pair is divided by the number of levels whose blocks hold both tokens.
@@ -56,6 +57,7 @@ class AttentionSpec:
     published: bool
     score: MLBTC | None
     levels: tuple[tuple[int, MLBTC], ...]
+    groups: tuple[AttentionSpec, ...]
     scale: str
     divide_by_depth: bool
     rms_cap: bool
@@ -80,11 +82,12 @@ class AttentionSpec:
         published: bool = False,
         score: MLBTC | None = None,
         levels: Sequence[tuple[int, MLBTC]] | None = None,
+        groups: Sequence[AttentionSpec] | None = None,
         **options: Unpack[Options],
     ) -> None:
         own = {
             "ranks": ranks, "block_sizes": block_sizes, "window": window, "published": published, "score": score,
-            "levels": levels,
+            "levels": levels, "groups": groups,
         }  # fmt: skip
         check_variant(variant, own)
         for what, value in (("width", width), ("heads", heads), ("context", context)):
@@ -102,9 +105,10 @@ class AttentionSpec:
             if not causal:
                 raise SpecError("a sliding window holds a token and those before it: causal must be true", "causal")
         matrix = None if score is None else layout.check_score(score, width)
-        values = (variant, width, heads, context, checked, blocks, causal, qk_norm, window, published, matrix, scores)
-        known = check_options(variant, {**DEFAULTS, **options}).values()
-        for key, attribute in zip(self.__dataclass_fields__, (*values, *known, check_name(name), origin), strict=True):
+        parts = () if groups is None else _check_groups(groups, width, heads, context, causal, qk_norm)
+        values = (variant, width, heads, context, checked, blocks, causal, qk_norm, window, published, matrix)
+        more = (scores, parts, *check_options(variant, {**DEFAULTS, **options}).values(), check_name(name), origin)
+        for key, attribute in zip(self.__dataclass_fields__, (*values, *more), strict=True):
             object.__setattr__(self, key, attribute)
 
     @classmethod
@@ -264,6 +268,37 @@ class AttentionSpec:
             window=window, published=published, **options,
         )  # fmt: skip
 
+    @classmethod
+    def mixed(
+        cls,
+        width: int,
+        heads: int,
+        context: int,
+        groups: Sequence[AttentionSpec],
+        causal: bool = True,
+        name: str = "attention",
+    ) -> AttentionSpec:
+        """Return a layer whose heads attend in groups, each in its own way, behind one projection for all of them.
+
+        Args:
+            width: the model width D.
+            heads: the number of heads, the sum of those of the groups.
+            context: the number of tokens that blocks and cost reports refer to.
+            groups: a layer for each group, of width heads times D / H, with the same context and `causal`: standard,
+                MLR or windowed attention, with options of its own.
+            causal: whether token i sees tokens 0 .. i only.
+            name: a label for reports and generated code.
+
+        Raises:
+            SpecError: the groups do not fit together, or one has no query and key projections.
+        """
+        return cls("mixed", width, heads, context, causal=causal, name=name, groups=groups)
+
+    @property
+    def parts(self) -> tuple[AttentionSpec, ...]:
+        """The groups of a mixed layer, else the layer itself."""
+        return self.groups or (self,)
+
     @property
     def head_dimension(self) -> int:
         """Features per head, D / H."""
@@ -305,6 +340,8 @@ class AttentionSpec:
             parts.append(f"score{inside} {' + '.join(map(str, score.levels))}")
         if self.window is not None:
             parts.append(f"window {self.window}{', softmaxes added' if self.published else ''}")
+        elif self.groups:
+            parts.append(" + ".join(f"{group.heads} {group.variant}" for group in self.groups))
         elif not self.scores:
             parts.append(f"blocks {'|'.join(map(str, self.block_sizes))}")
         return ", ".join([*parts, causal, *self._options_text()])
@@ -328,7 +365,7 @@ def _levels(
     variant: str, ranks: Sequence[int] | None, block_sizes: Sequence[int] | None, head: int, context: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the ranks of a head and the blocks of tokens."""
-    if variant == "bilinear":
+    if variant in ("bilinear", "mixed"):
         return (), (context,)
     if variant == "mlbtc":
         assert block_sizes is not None
@@ -340,3 +377,29 @@ def _levels(
     blocks = layout.default_blocks(context, len(checked)) if block_sizes is None else layout.check_blocks(block_sizes)
     layout.check_nested(blocks, len(checked), context)
     return checked, blocks
+
+
+def _check_groups(
+    groups: Sequence[AttentionSpec], width: int, heads: int, context: int, causal: bool, qk_norm: bool
+) -> tuple[AttentionSpec, ...]:
+    """Return the groups of a mixed layer; they are layers of its head dimension and share its heads among them."""
+    if isinstance(groups, str) or not isinstance(groups, Sequence):
+        raise SpecError(f"groups is a list of attention specs, found {str(groups)[:60]!r}", "groups")
+    if qk_norm:
+        raise SpecError("the groups of a mixed layer have norms of their own: give qk_norm to groups", "qk_norm")
+    shared = {"context": context, "causal": causal, "head_dimension": width // heads}
+    for number, group in enumerate(groups):
+        if not isinstance(group, AttentionSpec):
+            raise SpecError(f"groups[{number}] is an attention spec, found {type(group).__name__}", "groups")
+        if group.variant not in GROUPED:
+            known = ", ".join(GROUPED)
+            raise SpecError(f"groups[{number}] must be one of {known}, found {group.variant}", "groups")
+        for key, value in shared.items():
+            found = getattr(group, key)
+            if found != value:
+                what = "width / heads" if key == "head_dimension" else key
+                raise SpecError(f"groups[{number}] has {what} {found}, the layer has {value}", "groups")
+    total = sum(group.heads for group in groups)
+    if total != heads:
+        raise SpecError(f"the groups have {total} heads, the layer has {heads}", "heads")
+    return tuple(groups)

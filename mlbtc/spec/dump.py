@@ -78,15 +78,32 @@ def attention_to_yaml(spec: AttentionSpec, width: int) -> str:
 def attention_document(spec: AttentionSpec) -> dict[str, Any]:
     """Return an attention spec as the plain data of its file."""
     entry: dict[str, Any] = {key: getattr(spec, key) for key in ("variant", "width", "heads", "context")}
-    entry |= {key: list(value) if isinstance(value, tuple) else value for key, value in spec.own_values().items()}
+    entry |= _own(spec)
     if spec.score is not None:
         entry["score"] = _score(spec.score)
     if spec.levels:
         entry["levels"] = [{"block_size": block, "score": _score(score)} for block, score in spec.levels]
-    entry |= {"causal": spec.causal, "qk_norm": spec.qk_norm, **spec.options()}
-    if spec.rope is not None:
-        entry["rope"] = {"base": int(spec.rope) if spec.rope == int(spec.rope) else spec.rope}
+    if spec.groups:
+        entry["groups"] = [_group(group) for group in spec.groups]
+        return {"name": spec.name, "attention": entry | {"causal": spec.causal}}
+    entry |= {"causal": spec.causal, "qk_norm": spec.qk_norm, **_options(spec)}
     return {"name": spec.name, "attention": entry}
+
+
+def _own(spec: AttentionSpec) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in spec.own_values().items()}
+
+
+def _options(spec: AttentionSpec) -> dict[str, Any]:
+    options = spec.options()
+    if spec.rope is not None:
+        options["rope"] = {"base": int(spec.rope) if spec.rope == int(spec.rope) else spec.rope}
+    return options
+
+
+def _group(group: AttentionSpec) -> dict[str, Any]:
+    head = {"heads": group.heads, "variant": group.variant}
+    return {**head, **_own(group), "qk_norm": group.qk_norm, **_options(group)}
 
 
 def _score(score: MLBTC) -> dict[str, Any]:

@@ -69,25 +69,31 @@ class RopeEntry(Entry):
     base: float = ROPE_BASE
 
 
-class AttentionEntry(Entry):
-    """The value of the key `attention`."""
+class GroupEntry(Entry):
+    """`{heads: 4, variant: mlr, ranks: [48, 16]}`, some heads of a mixed layer; a whole layer has these keys, too."""
 
     variant: str
-    width: int
     heads: int
-    context: int
     ranks: list[int] | None = None
     block_sizes: list[int] | None = None
-    causal: bool = True
     qk_norm: bool = False
     window: int | None = None
     published: bool = False
-    score: dict[str, Any] | None = None
-    levels: list[BlockEntry] | None = None
     scale: str = "standard"
     divide_by_depth: bool = False
-    rms_cap: bool = False
     rope: RopeEntry | bool | None = None
+
+
+class AttentionEntry(GroupEntry):
+    """The value of the key `attention`."""
+
+    width: int
+    context: int
+    causal: bool = True
+    score: dict[str, Any] | None = None
+    levels: list[BlockEntry] | None = None
+    groups: list[GroupEntry] | None = None
+    rms_cap: bool = False
 
 
 class ScoreEntry(Entry):

@@ -13,14 +13,19 @@ OWN_KEYS: dict[str, tuple[str, ...]] = {
     "mlbtc": ("levels",),
     "sliding_window": ("window",),
     "global_sliding_window": ("window", "ranks", "published"),
+    "mixed": ("groups",),
 }
 """The keys that each variant takes beside those of all variants."""
 
 VARIANTS = tuple(OWN_KEYS)
+GROUPED = ("standard", "mlr", "sliding_window", "global_sliding_window")
+"""The variants of a group of heads: those whose queries and keys are projections, which all heads share."""
+
 _NEEDS = {
     "mlr": ("ranks", "ranks, a list whose sum is width / heads"),
     "bilinear": ("score", "score, a (width, width) spec such as {family: btt, rank: 1}"),
     "mlbtc": ("levels", "levels, a list such as [{block_size: 1024, score: {family: btt, rank: 1}}]"),
+    "mixed": ("groups", "groups, a list such as [{heads: 4, variant: mlr, ranks: [48, 16]}, ...]"),
     "sliding_window": ("window", "window, the number of keys that a token sees, itself included"),
     "global_sliding_window": ("window", "window, the number of keys that a token sees, itself included"),
 }

@@ -141,7 +141,24 @@ def mixed_values(spec: AttentionSpec, weights: Weights, x: Tensor, features: Fea
         divisors = {term: total if spec.scale == "standard" else count for terms, count in features for term in terms}
         parts = bilinear_scores(spec, weights, x, [divisors[term] for term in sorted(divisors)])
         return attend(spec, nested(spec, parts), value)
-    query, key = (rotated(heads_of(spec, weights, name, x), spec.ranks, spec.rope) for name in ("query", "key"))
+    query, key = (heads_of(spec, weights, name, x) for name in ("query", "key"))
+    if not spec.groups:
+        return attend_heads(spec, query, key, value)
+    mixed, first = [], 0
+    for number, group in enumerate(spec.groups):
+        own = slice(first, first + group.heads)
+        normal_query, normal_key = (
+            normed(part[:, own], weights.get(f"{name}_norm{number}.weight"))
+            for name, part in (("query", query), ("key", key))
+        )
+        mixed.append(attend_heads(group, normal_query, normal_key, value[:, own]))
+        first += group.heads
+    return torch.cat(mixed, dim=1)
+
+
+def attend_heads(spec: AttentionSpec, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return what heads with query and key projections read, (B, H, T, d)."""
+    query, key = (rotated(part, spec.ranks, spec.rope) for part in (query, key))
     pairs = zip(level_scores(query, key, spec.ranks), spec.ranks, strict=True)
     parts = [part * scale_of(spec, rank) for part, rank in pairs]
     if spec.variant == "global_sliding_window":
