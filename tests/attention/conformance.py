@@ -207,7 +207,7 @@ class LayerConformance:
         assert isinstance(tree.body[-1], ast.ClassDef)
         assert tree.body[-1].name == "Attention"
 
-    @pytest.mark.parametrize("tokens", [9, 40])
+    @pytest.mark.parametrize("tokens", [pytest.param(9, marks=pytest.mark.slow), 40])
     def test_torch_compile_and_export(self, spec: AttentionSpec, tokens: int) -> None:
         torch._dynamo.reset()
         layer, x = make(spec), batch_of(spec, tokens).requires_grad_()
