@@ -18,7 +18,8 @@ from mlbtc.codegen.loading import load_class
 from mlbtc.codegen.lowering import lower, require_numbers
 from mlbtc.codegen.operator import register
 from mlbtc.codegen.reference import reference
-from mlbtc.codegen.structured import NativeMatrix, StructuredMatrix, native_class
+from mlbtc.codegen.structured import MultipliedOut, NativeMatrix, StructuredMatrix, native_class
+from mlbtc.codegen.tuning import Candidate, recall
 from mlbtc.errors import BackendError, PlanError
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
@@ -81,8 +82,12 @@ def generate_matrix(
     )
 
 
-def build_kernel(spec: MLBTC) -> Kernel:
+def build_kernel(spec: MLBTC, groups: int | None = None) -> Kernel:
     """Return the kernel of a spec, not yet built.
+
+    Args:
+        spec: a spec without open symbols.
+        groups: groups of tokens in a chunk, at most; None for as many as the caches take.
 
     Raises:
         PlanError: a symbol has no value.
@@ -94,7 +99,7 @@ def build_kernel(spec: MLBTC) -> Kernel:
     assert isinstance(report, Report)
     summary = f"{spec.name}: a {spec.shape[0]} x {spec.shape[1]} structured matrix, emitted by mlbtc."
     header = (summary, _header(spec, plan, report))
-    return Kernel(class_name_of(spec.name), build_matrix(spec, plan), header, reference(spec))
+    return Kernel(class_name_of(spec.name), build_matrix(spec, plan), header, reference(spec), groups)
 
 
 def _header(spec: MLBTC, plan: Plan, report: Report) -> tuple[str, ...]:
@@ -150,10 +155,32 @@ def compile_matrix(
     check_target(target, TARGETS)
     bound = spec.bind_defaults()
     device, dtype = torch.device(device or torch.get_default_device()), dtype or torch.get_default_dtype()
-    chosen, reason = choose_target(target, device, dtype, bound)
-    made: Any = module_class(bound, tokens, chosen, target == "auto")(bias=bias, device=device, dtype=dtype)
+    candidate, reason = choose(target, device, dtype, bound, tokens)
+    made: Any = module_class(bound, candidate, target == "auto")(bias=bias, device=device, dtype=dtype)
     made.reason = reason
     return made  # type: ignore[no-any-return]
+
+
+def choose(
+    target: str, device: torch.device, dtype: torch.dtype, spec: MLBTC, tokens: int | None
+) -> tuple[Candidate, str]:
+    """Return how `compile_matrix` runs a matrix, and why: what autotune measured where it did, else by rule.
+
+    Args:
+        target: as for `compile_matrix`.
+        device: where the parameters are.
+        dtype: of the parameters.
+        spec: without open symbols.
+        tokens: per call, None where that is not known.
+
+    Raises:
+        BackendError: cpp was asked for and there is no compiler.
+    """
+    tuned = recall(spec, dtype, torch.get_num_threads(), tokens) if target == "auto" and device.type == "cpu" else None
+    if tuned is not None:
+        return tuned.best.candidate, tuned.reason
+    chosen, reason = choose_target(target, device, dtype, spec)
+    return Candidate(chosen, tokens), reason
 
 
 def choose_target(target: str, device: torch.device, dtype: torch.dtype, spec: MLBTC | None = None) -> tuple[str, str]:
@@ -194,38 +221,37 @@ def _plain(spec: MLBTC) -> bool:
     )
 
 
-def module_class(spec: MLBTC, tokens: int | None, target: str, optional: bool) -> type[Any]:
+def module_class(spec: MLBTC, candidate: Candidate, optional: bool) -> type[Any]:
     """Return the class of compiled modules for a spec, the same one each time.
 
     Args:
         spec: without open symbols.
-        tokens: as for `compile_matrix`.
-        target: "torch" or "cpp".
+        candidate: how it runs.
         optional: whether the torch program stands in for a kernel that cannot be built.
     """
-    source = generate_matrix(spec, target="torch", tokens=tokens)
-    key = (source, target, optional)
+    source = generate_matrix(spec, target="torch", tokens=candidate.tokens)
+    key = (source, candidate, optional)
     if key not in _CLASSES:
-        attributes: dict[str, Any] = {"spec": spec, "source": source, "target": target, "tokens": tokens}
+        attributes: dict[str, Any] = {"spec": spec, "source": source, "candidate": candidate}
         attributes["__reduce_ex__"] = lambda module, protocol: (
             _restore,
-            (spec, tokens, target, optional),
+            (spec, candidate, optional),
             module.__dict__.copy(),
         )
-        base: type[StructuredMatrix] = StructuredMatrix
-        if target == "cpp":
-            kernel = build_kernel(spec)
-            digest = hashlib.sha256(repr(kernel.matrix).encode()).hexdigest()[:24]
+        base: type[StructuredMatrix] = MultipliedOut if candidate.dense else StructuredMatrix
+        if candidate.target == "cpp":
+            kernel = build_kernel(spec, candidate.groups)
+            digest = hashlib.sha256(repr((kernel.matrix, kernel.groups)).encode()).hexdigest()[:24]
             attributes |= {"kernel": register(digest, kernel), "key": digest, "optional": optional}
             base = NativeMatrix
         _CLASSES[key] = native_class(load_class(source), base, attributes)
     return _CLASSES[key]
 
 
-def _restore(spec: MLBTC, tokens: int | None, target: str, optional: bool) -> Any:
+def _restore(spec: MLBTC, candidate: Candidate, optional: bool) -> Any:
     """Return a module without parameters, for pickle and copy: the class is emitted anew where it does not exist."""
-    made: Any = module_class(spec, tokens, target, optional)
+    made: Any = module_class(spec, candidate, optional)
     return made.__new__(made)
 
 
-_CLASSES: dict[tuple[str, str, bool], type[Any]] = {}
+_CLASSES: dict[tuple[str, Candidate, bool], type[Any]] = {}

@@ -9,7 +9,8 @@ import sympy as sp
 import torch
 from torch import nn
 
-from mlbtc.codegen.matrix import choose_target, module_class
+from mlbtc.codegen.matrix import choose, module_class
+from mlbtc.codegen.tuning import Candidate
 from mlbtc.errors import SpecError, nearest
 from mlbtc.spec import MLBTC
 from mlbtc.spec.families import FAMILIES
@@ -44,7 +45,7 @@ class StructuredLinear(nn.Module):
 
     spec: MLBTC
     source: str
-    target: str
+    candidate: Candidate
     reason: str
     in_features: int
     out_features: int
@@ -61,9 +62,9 @@ class StructuredLinear(nn.Module):
     ) -> None:
         bound = _bound(spec, _features(out_features, "out_features"), _features(in_features, "in_features"), arguments)
         device, dtype = torch.device(device or torch.get_default_device()), dtype or torch.get_default_dtype()
-        target, reason = choose_target("auto", device, dtype, bound)
+        candidate, reason = choose("auto", device, dtype, bound, None)
         # What is emitted depends on the spec, so every spec has a class; this one stays in front of it.
-        self.__class__ = _specialised(type(self), module_class(bound, None, target, optional=True))
+        self.__class__ = _specialised(type(self), module_class(bound, candidate, optional=True))
         super().__init__(bias=bias, device=device, dtype=dtype)
         self.reason = reason
 
@@ -76,7 +77,7 @@ class StructuredLinear(nn.Module):
         )
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return _restore, (type(self).__bases__[0], self.spec, self.target), self.__dict__.copy()
+        return _restore, (type(self).__bases__[0], self.spec, self.candidate), self.__dict__.copy()
 
 
 def _specialised(front: type[StructuredLinear], compiled: type[nn.Module]) -> type[StructuredLinear]:
@@ -90,9 +91,9 @@ def _specialised(front: type[StructuredLinear], compiled: type[nn.Module]) -> ty
 _CLASSES: dict[tuple[type[StructuredLinear], type[nn.Module]], type[StructuredLinear]] = {}
 
 
-def _restore(front: type[StructuredLinear], spec: MLBTC, target: str) -> StructuredLinear:
+def _restore(front: type[StructuredLinear], spec: MLBTC, candidate: Candidate) -> StructuredLinear:
     """Return a module without parameters, for pickle and copy; its class is emitted anew where it does not exist."""
-    made = _specialised(front, module_class(spec, None, target, optional=True))
+    made = _specialised(front, module_class(spec, candidate, optional=True))
     return made.__new__(made)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Unpack
 
-from mlbtc.errors import SpecError
+from mlbtc.errors import SpecError, shown
 from mlbtc.spec import layout
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.naming import check_name
@@ -384,7 +384,7 @@ def _check_groups(
 ) -> tuple[AttentionSpec, ...]:
     """Return the groups of a mixed layer; they are layers of its head dimension and share its heads among them."""
     if isinstance(groups, str) or not isinstance(groups, Sequence):
-        raise SpecError(f"groups is a list of attention specs, found {str(groups)[:60]!r}", "groups")
+        raise SpecError(f"groups is a list of attention specs, found {shown(groups)}", "groups")
     if qk_norm:
         raise SpecError("the groups of a mixed layer have norms of their own: give qk_norm to groups", "qk_norm")
     shared = {"context": context, "causal": causal, "head_dimension": width // heads}

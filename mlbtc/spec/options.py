@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
-from mlbtc.errors import SpecError, nearest
+from mlbtc.errors import SpecError, nearest, shown
 
 Scale = Literal["standard", "mup"]
 SCALES: tuple[str, ...] = ("standard", "mup")
@@ -47,10 +47,10 @@ def check_options(variant: str, given: Mapping[str, Any]) -> dict[str, Any]:
     checked = dict(given)
     if given["scale"] not in SCALES:
         hint = nearest(str(given["scale"]), SCALES)
-        raise SpecError(f"scale must be standard or mup, found {given['scale']!r}; {hint}", "scale")
+        raise SpecError(f"scale must be standard or mup, found {shown(given['scale'])}; {hint}", "scale")
     for key in ("divide_by_depth", "rms_cap"):
         if not isinstance(given[key], bool):
-            raise SpecError(f"{key} must be true or false, found {given[key]!r}", key)
+            raise SpecError(f"{key} must be true or false, found {shown(given[key])}", key)
     checked["rope"] = check_rope(given["rope"])
     for key, value in checked.items():
         if value != DEFAULTS[key] and variant not in TAKERS[key]:
@@ -73,10 +73,10 @@ def check_rope(rope: object) -> float | None:
     if isinstance(rope, Mapping):
         unknown = [key for key in rope if key != "base"]
         if unknown:
-            raise SpecError(f"rope takes the key base, found {unknown[0]!r}", "rope")
+            raise SpecError(f"rope takes the key base, found {shown(unknown[0])}", "rope")
         rope = rope.get("base", ROPE_BASE)
     elif rope is True:
         rope = ROPE_BASE
     if isinstance(rope, bool) or not isinstance(rope, int | float) or not math.isfinite(rope) or rope < 1:
-        raise SpecError(f"rope is true or {{base: a number of at least 1}}, found {str(rope)[:40]!r}", "rope")
+        raise SpecError(f"rope is true or {{base: a number of at least 1}}, found {shown(rope)}", "rope")
     return float(rope)
