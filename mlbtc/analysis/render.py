@@ -8,7 +8,7 @@ import io
 import sympy as sp
 
 from mlbtc.analysis.attention import AttentionReport
-from mlbtc.analysis.family import Family, recognise_levels
+from mlbtc.analysis.family import Family, recognise, recognise_levels
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.report import Report
 from mlbtc.analysis.score import SPLIT_HEADER, split_rows
@@ -107,7 +107,10 @@ def markdown_table(header: Row, rows: list[Row]) -> str:
 def notes(report: Report | AttentionReport) -> list[str]:
     """Return the sentences behind the tables: the family, the rank's reason, where it beats dense, conditions."""
     if isinstance(report, AttentionReport):
-        return [] if report.spec.score is None else [f"family of M: {_family(report.family, report.spec.score)}"]
+        spec = report.spec
+        names = ["M"] if spec.score is not None else [f"M_{level}" for level, _ in enumerate(spec.scores, 1)]
+        pairs = zip(names, spec.scores, strict=True) if spec.scores else ()
+        return [f"family of {name}: {_family(recognise(score), score)}" for name, score in pairs]
     family = f"family: {_family(report.family, report.spec)}"
     reason = f"the rank is {'exact' if report.certainty == 'exact' else 'an upper bound'}: {report.reason}"
     crossover = [] if report.crossover is None else [str(report.crossover)]
