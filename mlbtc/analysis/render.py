@@ -138,8 +138,8 @@ def attention_markdown(report: AttentionReport) -> str:
     parts = [f"## {title(report)}", markdown_table(ATTENTION_HEADER, attention_rows(report))]
     if report.score is not None:
         parts += [score_title(report.score), markdown_table(SPLIT_HEADER, split_rows(report.score))]
-    parts += [f"- {note}" for note in notes(report)]
-    return "\n\n".join(parts) + "\n"
+    lines = "\n".join(f"- {note}" for note in notes(report))
+    return "\n\n".join([*parts, *([lines] if lines else [])]) + "\n"
 
 
 def score_title(plan: LayerPlan) -> str:

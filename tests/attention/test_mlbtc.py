@@ -1,5 +1,6 @@
 """Layers with several levels of blocks and a matrix for each: conformance, special cases, costs, files."""
 
+import math
 from typing import ClassVar
 
 import pytest
@@ -201,3 +202,30 @@ BAD = {
 def test_bad_levels(levels: object, word: str) -> None:
     with pytest.raises(SpecError, match=word):
         AttentionSpec.mlbtc(N, 2, 8, levels)
+
+
+# The paper's Tables 2 and 3, for widths that it does not print
+
+
+@pytest.mark.parametrize(("width", "heads", "tokens"), [(144, 4, 288), (400, 8, 2400), (2304, 12, 4096)], ids=str)
+def test_the_paper_s_tables_come_out_of_the_compiler(width: int, heads: int, tokens: int) -> None:
+    head, root, shape = width // heads, math.isqrt(width), (width, width)
+
+    def costs(spec: AttentionSpec) -> tuple[int, int]:
+        report = report_of(spec, tokens)
+        return int(report.scores), int(report.query_key)
+
+    dense = 2 * tokens * width**2
+    assert costs(AttentionSpec.standard(width, heads, tokens)) == (tokens**2 * head * heads, dense)
+    for rank in (1, 2):
+        spec = AttentionSpec.bilinear(width, heads, tokens, families.btt(shape, rank))
+        assert costs(spec) == (tokens**2 * width * heads, 2 * rank * tokens * width * root * heads)
+    ranks = (head // 4, head // 8, head // 8)
+    bilinear = AttentionSpec.bilinear(width, heads, tokens, families.mlr(shape, ranks))
+    features = sum(2**level * rank for level, rank in enumerate(ranks))
+    assert costs(bilinear) == (tokens**2 * heads * features, 2 * tokens * width * sum(ranks) * heads)
+    ranks = (head - 2 * (head // 4), head // 4, head // 4)
+    nested = sum(tokens // 2**level * rank for level, rank in enumerate(ranks))
+    assert costs(AttentionSpec.mlr(width, heads, ranks, tokens)) == (tokens * heads * nested, dense)
+    levels = [(tokens // 2**level, families.low_rank(shape, rank)) for level, rank in enumerate(ranks)]
+    assert costs(AttentionSpec.mlbtc(width, heads, tokens, levels)) == (tokens * heads * nested, dense)
