@@ -68,6 +68,16 @@ class ScorePlan:
         """Return the multiply-adds of one head where a block holds everything: T^2 features + T (query + key MACs)."""
         return tokens**2 * self.features + tokens * self.macs
 
+    def lines(self, first: int = 0, behind: str = "") -> list[str]:
+        """Return a line for the split of each term, numbered from `first`."""
+        return [
+            f"  level {number}: {split}: cut ({' '.join(split.cut)}) = {split.features}, {split.macs} MACs{behind}"
+            for number, split in enumerate(self.chosen, first)
+        ]
+
+    def __str__(self) -> str:
+        return str(LayerPlan((self,), self.tokens))
+
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
@@ -112,15 +122,12 @@ class LayerPlan:
         return self.tokens * (sum(part.block * part.features for part in self.parts) + self.macs)
 
     def __str__(self) -> str:
-        lines = [f"{self.features} features, {self.macs} MACs per token and head, best for {self.tokens} tokens"]
-        number = 0
+        head = f"{self.features} features, {self.macs} MACs per token and head, best for {self.tokens} tokens"
+        lines, first = [], 0
         for part in self.parts:
-            blocks = "" if len(self.parts) == 1 else f", blocks of {part.block}"
-            for split in part.chosen:
-                cut = f"cut ({' '.join(split.cut)}) = {split.features}, {split.macs} MACs{blocks}"
-                lines.append(f"  level {number}: {split}: {cut}")
-                number += 1
-        return "\n".join(lines)
+            lines += part.lines(first, "" if len(self.parts) == 1 else f", blocks of {part.block}")
+            first += len(part.chosen)
+        return "\n".join([head, *lines])
 
 
 def plan_attention(spec: AttentionSpec) -> LayerPlan:
