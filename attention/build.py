@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mlbtc.analysis import AttentionReport, analyze
-from mlbtc.attention.kernels import automatic, expanded, features, reference, strips, window
+from mlbtc.attention.heads import Heads, heads_of
+from mlbtc.attention.kernels import automatic, expanded, features, levels, reference, strips, window
 from mlbtc.attention.layer import layer_class
 from mlbtc.attention.score import ScoreContext, score_context
 from mlbtc.codegen.emit_torch import LINE, render, with_free_name
@@ -33,8 +35,10 @@ class AttentionContext:
     header: tuple[str, ...]
     class_name: str
     spec: AttentionSpec
+    imports: tuple[str, ...]
     kernels: tuple[str, ...]
     cacheable: bool
+    groups: tuple[Heads, ...]
     score: ScoreContext | None
 
 
@@ -42,6 +46,7 @@ KERNELS = {
     "standard": (),
     "mlr": (reference, expanded, strips, automatic),
     "bilinear": (features,),
+    "mlbtc": (reference, expanded, strips, automatic),
     "sliding_window": (features, window),
     "global_sliding_window": (features, window),
 }
@@ -62,17 +67,49 @@ def generate_attention(spec: AttentionSpec, *, class_name: str | None = None, ta
     check_target(target)
     report = analyze(spec, batch=spec.context)
     assert isinstance(report, AttentionReport)
-    kernels = tuple(map(_body, KERNELS[spec.variant]))
-    score = None if spec.score is None else score_context(spec)
-    template = "attention_torch.py.jinja" if score is None else "bilinear_torch.py.jinja"
+    # One level of blocks is the whole sequence, whose pairs share all features.
+    variants = ["bilinear" if len(spec.levels) == 1 else part.variant for part in spec.parts]
+    inlined = dict.fromkeys(module for variant in variants for module in KERNELS[variant])
+    kernels = (*map(_body, inlined), *_helpers(spec))
+    imports = _imports(kernels)
+    score = score_context(spec) if spec.scores else None
+    template = "attention_torch.py.jinja" if score is None else "score_torch.py.jinja"
     cacheable = spec.causal
     summary = f"{spec.name}: {spec.variant} attention, emitted by mlbtc. Needs torch only."
     header = _header(spec, report)
+    groups = heads_of(spec)
 
     def emit(name: str) -> str:
-        return render(template, context=AttentionContext(summary, header, name, spec, kernels, cacheable, score))
+        context = AttentionContext(summary, header, name, spec, imports, kernels, cacheable, groups, score)
+        return render(template, context=context)
 
     return with_free_name(class_name, class_name_of(spec.name), emit)
+
+
+def _imports(kernels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the lines above `import torch`: what inlined functions use of the standard library."""
+    lines = {
+        "import contextlib": "contextlib.",
+        "from collections.abc import Sequence": "Sequence[",
+        "from functools import lru_cache": "lru_cache",
+        "from itertools import pairwise": "pairwise(",
+        "from typing import Any": "Any",
+    }
+    used = [line for line, word in lines.items() if any(word in text for text in kernels)]
+    if not used:
+        return ()
+    return ("from __future__ import annotations", "", *used, "")
+
+
+def _helpers(spec: AttentionSpec) -> list[str]:
+    """Return the source of the functions that the options of a layer need."""
+    needed: dict[Callable[..., Any], bool] = {
+        levels.scale_levels: any(len(set(group.factors)) > 1 for group in heads_of(spec)),
+        levels.rotate_levels: any(part.rope is not None for part in spec.parts),
+        levels.average_levels: any(part.divide_by_depth for part in spec.parts),
+        levels.rms_capped: spec.rms_cap,
+    }
+    return [inspect.getsource(function).rstrip() for function, wanted in needed.items() if wanted]
 
 
 def _header(spec: AttentionSpec, report: AttentionReport) -> tuple[str, ...]:
@@ -84,7 +121,7 @@ def _header(spec: AttentionSpec, report: AttentionReport) -> tuple[str, ...]:
         f"key cache   {int(report.key_cache):,} elements (standard attention {spec.context * spec.width:,})",
     ]
     parts = [("Spec", spec.to_yaml().rstrip().splitlines()), ("Costs", costs)]
-    if spec.score is not None:
+    if spec.scores:
         parts.append(("Scores", _wrapped(str(plan_attention(spec)).splitlines())))
     lines: list[str] = []
     for title, body in parts:

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from mlbtc.attention.cache import AttentionCache
 from mlbtc.attention.choice import Choice, choose_backend
 from mlbtc.attention.functional import mlr_attention
+from mlbtc.attention.grouped import GroupedCache
+from mlbtc.attention.heads import attended_ranks
 from mlbtc.attention.kernels import feature_attention
 from mlbtc.attention.sequences import SequenceCache
 from mlbtc.attention.window_cache import GlobalWindowCache
 from mlbtc.codegen.loading import load_source
 from mlbtc.errors import SpecError
-from mlbtc.plan.score import plan_attention
 from mlbtc.spec.attention import AttentionSpec
 
 _SDPA = {
@@ -65,16 +66,21 @@ class CompiledAttention(nn.Module):
 
     def choice(self, tokens: int | None = None) -> Choice:
         """Return the backend for sequences of `tokens` tokens (the context by default), and why it is taken."""
-        spec, weight = self.spec, next(self.parameters())
-        if spec.variant not in ("mlr", "bilinear"):
+        if self.spec.groups:
+            chosen = [f"{part.heads} x {part.variant}, {self._choice(part, tokens)}" for part in self.spec.groups]
+            return Choice("groups", "; ".join(chosen))
+        return self._choice(self.spec, tokens)
+
+    def _choice(self, spec: AttentionSpec, tokens: int | None) -> Choice:
+        weight = next(self.parameters())
+        if spec.variant in _SDPA:
             return Choice("sdpa", _SDPA[spec.variant])
-        tokens = spec.context if tokens is None else tokens
-        if spec.variant == "bilinear":
-            features = plan_attention(spec).features
-            found = choose_backend(tokens, tokens, (features,), (tokens,), device=weight.device, dtype=weight.dtype)
-            return found if found.backend == "cpp" else Choice("sdpa", f"one call over {features} features")
+        tokens, ranks = spec.context if tokens is None else tokens, attended_ranks(spec)
         blocks = (max(tokens, spec.block_sizes[0]), *spec.block_sizes[1:])
-        return choose_backend(tokens, tokens, spec.ranks, blocks, device=weight.device, dtype=weight.dtype)
+        found = choose_backend(tokens, tokens, ranks, blocks, device=weight.device, dtype=weight.dtype)
+        if spec.scores and len(ranks) == 1 and found.backend != "cpp":
+            return Choice("sdpa", f"one call over {ranks[0]} features")
+        return found
 
     def explain(self, tokens: int | None = None) -> str:
         """Return what the layer is and what it runs, for sequences of `tokens` tokens."""
@@ -82,7 +88,7 @@ class CompiledAttention(nn.Module):
 
     def new_cache(
         self, batch_size: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
-    ) -> SequenceCache:
+    ) -> SequenceCache | GroupedCache:
         """Return an empty cache for `layer(x, cache=cache)`, where x holds the next tokens of every sequence.
 
         Args:
@@ -96,18 +102,22 @@ class CompiledAttention(nn.Module):
         spec, weight = self.spec, next(self.parameters())
         if not spec.causal:
             raise SpecError("a cache needs causal attention: the tokens of this layer also see later ones")
-        blocks = (None, *spec.block_sizes[1:])
-        ranks = spec.ranks if spec.score is None else (plan_attention(spec).features,)
-        dtype, device, sizes = dtype or weight.dtype, device or weight.device, (batch_size, spec.heads)
-        width, window = spec.head_dimension, spec.window
-        if spec.variant == "global_sliding_window":
-            assert window is not None
-            return GlobalWindowCache(*sizes, ranks, window, width, published=spec.published, dtype=dtype, device=device)
-        return AttentionCache(*sizes, ranks, blocks, width, window=window, dtype=dtype, device=device)
+        kind: dict[str, Any] = {"dtype": dtype or weight.dtype, "device": device or weight.device}
+        caches = [_cache_of(part, batch_size, kind) for part in spec.parts]
+        return GroupedCache(caches) if spec.groups else caches[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The class is made at run time: unpickling makes it again from the source.
         return _blank, (self.source, type(self).__name__), self.__dict__
+
+
+def _cache_of(spec: AttentionSpec, batch: int, kind: dict[str, Any]) -> SequenceCache:
+    """Return an empty cache for heads that attend alike."""
+    ranks, width, window = attended_ranks(spec), spec.head_dimension, spec.window
+    if spec.variant == "global_sliding_window":
+        assert window is not None
+        return GlobalWindowCache(batch, spec.heads, ranks, window, width, published=spec.published, **kind)
+    return AttentionCache(batch, spec.heads, ranks, (None, *spec.block_sizes[1:]), width, window=window, **kind)
 
 
 @cache

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mlbtc.codegen.emit_torch import (
+    LINE,
     TOKENS_USED,
     code_lines,
     comment_lines,
@@ -19,7 +21,7 @@ from mlbtc.codegen.program import Order, Program
 from mlbtc.graph import build_graph, check
 from mlbtc.graph.build import ContractionGraph
 from mlbtc.plan.build import LevelPlan
-from mlbtc.plan.score import ScorePlan, Segment, plan_attention, plan_side
+from mlbtc.plan.score import LayerPlan, Segment, plan_attention, plan_side
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.language import Level
 
@@ -32,23 +34,24 @@ class SideContext:
         name: "query" or "key".
         lines: its statements.
         counts_tokens: whether one of them needs the number of tokens.
-        result: the expression of the result, (tokens, heads, features).
+        result: the lines that return the result, (tokens, heads, features).
         norms: pairs of a name and a width of the norms it uses.
     """
 
     name: str
     lines: tuple[str, ...]
     counts_tokens: bool
-    result: str
+    result: tuple[str, ...]
     norms: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreContext:
-    """What the template of a bilinear layer shows beside the spec.
+    """What the template of a layer whose scores are specs shows beside the spec.
 
     Attributes:
-        features: what a pair of tokens multiplies.
+        features: what a pair of tokens in the finest block multiplies.
+        ranks: those of each level of blocks.
         sides: the methods for queries and for keys.
         parameters: lines of code that make the factors.
         stds: for each factor its name and the standard deviation of its initial values.
@@ -57,6 +60,7 @@ class ScoreContext:
     """
 
     features: int
+    ranks: tuple[int, ...]
     sides: tuple[SideContext, ...]
     parameters: tuple[str, ...]
     stds: tuple[tuple[str, str], ...]
@@ -65,7 +69,7 @@ class ScoreContext:
 
 
 def score_context(spec: AttentionSpec) -> ScoreContext:
-    """Return what the template needs for a bilinear attention spec."""
+    """Return what the template needs for a spec whose scores are specs."""
     plan = plan_attention(spec)
     emitters = [_SideEmitter(spec, plan, side) for side in ("query", "key")]
     sides = tuple(emitter.emit() for emitter in emitters)
@@ -78,6 +82,7 @@ def score_context(spec: AttentionSpec) -> ScoreContext:
     orders: tuple[Order, ...] = tuple(order for program in programs for order in program.orders)
     return ScoreContext(
         features=plan.features,
+        ranks=plan.ranks,
         sides=sides,
         parameters=tuple(line for parameter in named for line in parameter_lines(parameter)),
         stds=tuple((parameter.name, std_text(parameter)) for parameter in named),
@@ -89,11 +94,11 @@ def score_context(spec: AttentionSpec) -> ScoreContext:
 class _SideEmitter:
     """Emits the segments of one side, one after the other; variables are numbered throughout."""
 
-    def __init__(self, spec: AttentionSpec, plan: ScorePlan, side: str) -> None:
-        assert spec.score is not None
+    def __init__(self, spec: AttentionSpec, plan: LayerPlan, side: str) -> None:
+        assert spec.matrix is not None
         self.spec, self.plan, self.side = spec, plan, side
-        self.levels: tuple[Level, ...] = spec.score.levels
-        self.contraction: ContractionGraph = check(build_graph(spec.score))
+        self.levels: tuple[Level, ...] = spec.matrix.levels
+        self.contraction: ContractionGraph = check(build_graph(spec.matrix))
         self.programs: list[Program] = []
         self.norms: list[tuple[str, int]] = []
         self.lines: list[str] = []
@@ -102,16 +107,18 @@ class _SideEmitter:
     def emit(self) -> SideContext:
         """Return the method."""
         parts = [self.segment(number, segment) for number, segment in enumerate(self.plan.segments)]
-        result = parts[0] if len(parts) == 1 else f"torch.cat([{', '.join(parts)}], dim=-1)"
         counted = any(TOKENS_USED.search(line) for line in self.lines)
-        return SideContext(self.side, tuple(self.lines), counted, result, tuple(self.norms))
+        return SideContext(self.side, tuple(self.lines), counted, _returned(parts), tuple(self.norms))
 
     def segment(self, number: int, segment: Segment) -> str:
         """Emit a segment and return the expression of its features, (tokens, heads, features)."""
         if segment.side not in ("both", self.side):
             return f"x[:, None].expand(-1, {self.spec.heads}, -1)"
         terms = [(level, self.around(level, segment), self.level_plan(level)) for level in segment.levels]
-        program = lower_terms(self.contraction_shape(), terms, self.count, f"{self.side}_")
+        capped = self.spec.rms_cap
+        program = lower_terms(self.contraction_shape(), terms, self.count, f"{self.side}_", "" if capped else "self.")
+        if capped:
+            self.lines += [line for level, _, plan in terms for line in _capped(level, plan)]
         self.programs.append(program)
         for level, instructions in zip(segment.levels, program.levels, strict=True):
             split = self.plan.chosen[level]
@@ -129,12 +136,16 @@ class _SideEmitter:
             self.norms.append((name, segment.features))
             text = f"self.{name}({text})"
         scale = self.scale(segment)
-        return text if scale == 1 else f"{scale!r} * {text}"
+        return f"{scale}{text}"
 
-    def scale(self, segment: Segment) -> float | int:
+    def scale(self, segment: Segment) -> str:
         """Return what multiplies a whole segment: behind the norm, which would undo it."""
-        alone = len(segment.levels) == 1
-        return self.levels[segment.levels[0]].scale if alone and self.side == self.scaled(segment) else 1
+        if self.side != self.scaled(segment):
+            return ""
+        alone = self.levels[segment.levels[0]].scale if len(segment.levels) == 1 else 1
+        # What attends divides by the root of all features.
+        mup = f"{self.plan.features}**0.5 / {segment.features} * " if self.spec.scale == "mup" else ""
+        return mup if alone == 1 else f"{alone!r} * {mup}"
 
     def scaled(self, segment: Segment) -> str:
         """Return the side that the scales of a segment are on."""
@@ -160,3 +171,24 @@ class _SideEmitter:
     def contraction_shape(self) -> tuple[int, int]:
         """Return the shape of the score: permutations move its axes."""
         return self.spec.width, self.spec.width
+
+
+def _capped(level: int, plan: LevelPlan) -> list[str]:
+    """Return the lines that cap the factors of a level, s = sqrt(min(fan in, fan out)) / fan in of each product."""
+    sizes = {name: int(size) for name, size in plan.sizes}
+    lines = []
+    for step in plan.steps:
+        assert step.right is not None, "every step of a side has a factor"
+        name, kept = f"level{level}_factor{step.right.name[1:]}", set(step.result.indices)
+        inside = math.prod(sizes[index] for index in step.right.indices if index not in kept)
+        outside = math.prod(sizes[index] for index in step.right.indices if index in kept - set(step.left.indices))
+        lines.append(f"{name} = rms_capped(self.{name}, {min(inside, outside)}**0.5 / {inside})")
+    return lines
+
+
+def _returned(parts: list[str]) -> tuple[str, ...]:
+    """Return the statement that returns features side by side, laid out as a formatter would."""
+    text = f"return {parts[0]}" if len(parts) == 1 else f"return torch.cat([{', '.join(parts)}], dim=-1)"
+    if len(text) + 8 <= LINE:
+        return (text,)
+    return ("return torch.cat(", "    [", *(f"        {part}," for part in parts), "    ],", "    dim=-1,", ")")

@@ -192,10 +192,17 @@ class SequenceCache(ABC):
         Raises:
             SpecError: what the token after them needs is no longer kept.
         """
+        self.check_crop(tokens)
+        for row, length in self._longer(tokens):
+            for part in self._parts():
+                part.crop(row, length, tokens)
+            self.lengths[row] = tokens
+
+    def check_crop(self, tokens: int) -> None:
+        """Raise what `crop` raises, and forget nothing."""
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
             raise SpecError(f"a cache is cropped to a whole number of tokens of at least 0, found {tokens!r}")
-        longer = [(row, length) for row, length in enumerate(self.lengths) if length > tokens]
-        for row, length in longer:
+        for row, length in self._longer(tokens):
             for part in self._parts():
                 if not part.can_crop(row, length, tokens):
                     what = "windows" if part.sliding else "blocks"
@@ -203,10 +210,10 @@ class SequenceCache(ABC):
                         f"cannot crop {length} tokens to {tokens}: {what} of {part.span} keep only what is from token "
                         f"{length - part.kept(row, length)} on"
                     )
-        for row, length in longer:
-            for part in self._parts():
-                part.crop(row, length, tokens)
-            self.lengths[row] = tokens
+
+    def _longer(self, tokens: int) -> list[tuple[int, int]]:
+        """Return the sequences of more than so many tokens, and their lengths."""
+        return [(row, length) for row, length in enumerate(self.lengths) if length > tokens]
 
     def clone(self) -> Self:
         """Return a copy that shares no memory with the cache."""

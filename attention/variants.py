@@ -52,7 +52,26 @@ def attention_variants(width: int, heads: int, context: int) -> tuple[Variant, .
     if width // heads > 1:
         both = AttentionSpec.global_sliding_window(*sizes, window, name="global-sliding-window")
         made.append(Variant("global_sliding_window.py", f"half the rank sees all keys, half the last {window}", both))
+    if context % 4 == 0:
+        made.append(_mlbtc(*sizes))
+    if heads > 1 and _halves(2, *sizes):
+        made.append(_mixed(window, *sizes))
     return tuple(made)
+
+
+def _mlbtc(width: int, heads: int, context: int) -> Variant:
+    shape, rank = (width, width), max(1, width // heads // 4)
+    levels = [(context, families.btt(shape, 1)), (context // 4, families.low_rank(shape, rank))]
+    spec = AttentionSpec.mlbtc(width, heads, context, levels, name="mlbtc")
+    return Variant("mlbtc.py", f"block tensor train for all pairs, rank {rank} more in quarters", spec)
+
+
+def _mixed(window: int, width: int, heads: int, context: int) -> Variant:
+    head, near = width // heads, heads // 2
+    far = heads - near
+    local = AttentionSpec.sliding_window(near * head, near, context, window)
+    spec = AttentionSpec.mixed(width, heads, context, [_mlr(2, far * head, far, context).spec, local], name="mixed")
+    return Variant("mixed.py", f"{far} heads in two nested levels, {near} that see the last {window} keys", spec)
 
 
 def _halves(levels: int, width: int, heads: int, context: int) -> bool:

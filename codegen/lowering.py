@@ -62,7 +62,11 @@ def lower(spec: MLBTC, plan: Plan) -> Program:
 
 
 def lower_terms(
-    shape: tuple[int, int], terms: Sequence[tuple[int, Level | Around, LevelPlan]], start: int = 0, prefix: str = ""
+    shape: tuple[int, int],
+    terms: Sequence[tuple[int, Level | Around, LevelPlan]],
+    start: int = 0,
+    prefix: str = "",
+    holder: str = "self.",
 ) -> Program:
     """Turn a sum of planned terms into a program.
 
@@ -71,8 +75,9 @@ def lower_terms(
         terms: for each the number that names its factors, what is around it, and its plan with numbers for sizes.
         start: results are called t1, t2, ... from here on.
         prefix: in front of the names of stored orders.
+        holder: in front of the names of factors where they are read.
     """
-    builder = _Builder(shape, start, prefix)
+    builder = _Builder(shape, start, prefix, holder)
     places = [_numbers(around, shape) for _, around, _ in terms]
     for (number, around, plan), place, levels in zip(terms, places, _most_levels(places), strict=True):
         builder.add_level(number, around, plan, place, levels)
@@ -113,8 +118,8 @@ def require_numbers(spec: MLBTC) -> None:
 class _Builder:
     """Collects instructions; names are t1, t2, ... over the whole program."""
 
-    def __init__(self, shape: tuple[int, int], start: int, prefix: str) -> None:
-        self.shape, self.prefix = shape, prefix
+    def __init__(self, shape: tuple[int, int], start: int, prefix: str, holder: str) -> None:
+        self.shape, self.prefix, self.holder = shape, prefix, holder
         self.levels: list[tuple[Instruction, ...]] = []
         self.current: list[Instruction] = []
         self.parameters: list[Parameter] = []
@@ -222,7 +227,8 @@ class _Builder:
             shape = tuple(self.sizes[i] for i in factor.indices)
             self.parameter(Parameter(name, shape, factor.indices, fan_in[factor.name], factor.name == last, levels))
             # Stored with every index a dimension of its own; those of size 1 go when it is first arranged.
-            live[factor.name] = Value(f"self.{name}", factor.indices, tuple((i,) for i in factor.indices), shape)
+            each = tuple((index,) for index in factor.indices)
+            live[factor.name] = Value(f"{self.holder}{name}", factor.indices, each, shape)
         return live
 
     def parameter(self, found: Parameter) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -10,32 +10,19 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
 
 from mlbtc.spec import AttentionSpec, loads
-from mlbtc.spec.attention import OWN_KEYS
+from mlbtc.spec.dump import attention_document
 from mlbtc.training.errors import TrainingError
-
-NOT_STORED = ("origin",)
 
 
 def _read_spec(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    score = value.get("score")
-    return AttentionSpec(**(value | ({"score": loads(score)} if isinstance(score, str) else {})))
-
-
-def _write_spec(spec: AttentionSpec) -> dict[str, Any]:
-    """Return a spec as the arguments that make it again, those of other variants left out and a score as YAML."""
-    fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
-    own = OWN_KEYS[spec.variant]
-    others = {key for keys in OWN_KEYS.values() for key in keys if key not in own}
-    kept = {key: value for key, value in fields.items() if key not in (*NOT_STORED, *others)}
-    return kept | ({} if spec.score is None else {"score": spec.score.to_yaml()})
+    # JSON is YAML, so the reader of spec files checks what a config holds, too.
+    return loads(json.dumps(value), "config") if isinstance(value, dict) else value
 
 
 Spec = Annotated[
     AttentionSpec,
     BeforeValidator(_read_spec),
-    PlainSerializer(_write_spec, return_type=dict),
+    PlainSerializer(attention_document, return_type=dict),
 ]
 
 

@@ -12,7 +12,7 @@ from mlbtc.analysis.family import Family, name_of, recognise
 from mlbtc.analysis.layers import layer_costs
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.score import score_json
-from mlbtc.plan.score import ScorePlan
+from mlbtc.plan.score import LayerPlan
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.sizes import Size, as_size, largest
 
@@ -32,7 +32,7 @@ class AttentionReport:
         rank: rank of the score map x_i^T M x_j of one head where all levels are active; `certainty` says whether it is
             exact, `reason` why.
         dense: parameters and MACs of standard attention of the same width.
-        score: how bilinear attention cuts M into a query side and a key side, else None.
+        score: how scores that are specs are cut into a query side and a key side, else None.
     """
 
     name: str
@@ -52,7 +52,7 @@ class AttentionReport:
     value_cache: Quantity
     dense: tuple[tuple[str, Quantity], ...]
     levels: tuple[tuple[int, int, Quantity, Quantity], ...]
-    score: ScorePlan | None
+    score: LayerPlan | None
     spec: AttentionSpec
 
     @property
@@ -120,14 +120,13 @@ def analyze_attention(spec: AttentionSpec, tokens: Size) -> AttentionReport:
     that are context / p_l by default count as T / p_l, the paper's closed form T^2 sum r_l / p_l, rounded up to whole
     tokens. A window is a block of w keys that moves with the query; the features of bilinear attention meet all keys.
     """
-    width, heads = spec.width, spec.heads
+    width = spec.width
     costs = layer_costs(spec, tokens)
-    scores = [_expand(tokens * part.length * part.rank * heads) for part in costs.parts]
-    caches = [_expand(part.length * part.rank * heads) for part in costs.parts]
-    values = _expand(sum(tokens * span * width for span in costs.spans))
+    scores = [_expand(tokens * part.length * part.rank * part.heads) for part in costs.parts]
+    caches = [_expand(part.length * part.rank * part.heads) for part in costs.parts]
     projection = 2 * tokens * width**2
     standard = 2 * projection + 2 * tokens**2 * width
-    macs = _expand(costs.query_key + projection + values + sum(scores))
+    macs = _expand(costs.query_key + projection + costs.values + sum(scores))
 
     def quantity(size: Size) -> Quantity:
         return Quantity.of(_expand(size), {})
@@ -136,9 +135,9 @@ def analyze_attention(spec: AttentionSpec, tokens: Size) -> AttentionReport:
     return AttentionReport(
         name=spec.name, tokens=tokens, parameters=quantity(costs.parameters + 2 * width**2), macs=quantity(macs),
         flops=quantity(2 * macs), rank=quantity(costs.rank.size), certainty=costs.rank.certainty,
-        reason=costs.rank.reason, peak_elements=quantity(largest([costs.peak, tokens * width])),
+        reason=costs.rank.reason, peak_elements=quantity(largest([*costs.peak, tokens * width])),
         scores=quantity(sum(scores)), query_key=quantity(costs.query_key), value_output=quantity(projection),
-        values=quantity(values), key_cache=quantity(sum(caches)), value_cache=quantity(costs.value_length * width),
+        values=quantity(costs.values), key_cache=quantity(sum(caches)), value_cache=quantity(costs.value_cache),
         dense=(("parameters", quantity(4 * width**2)), ("macs", quantity(standard)),
                ("flops", quantity(2 * standard))),
         levels=tuple((p.rank, p.block_size, quantity(score), quantity(cache)) for p, score, cache in levels),

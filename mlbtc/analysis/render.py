@@ -8,11 +8,11 @@ import io
 import sympy as sp
 
 from mlbtc.analysis.attention import AttentionReport
-from mlbtc.analysis.family import Family, recognise_levels
+from mlbtc.analysis.family import Family, recognise, recognise_levels
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.report import Report
 from mlbtc.analysis.score import SPLIT_HEADER, split_rows
-from mlbtc.plan.score import ScorePlan
+from mlbtc.plan.score import LayerPlan
 from mlbtc.spec.language import MLBTC
 
 Row = tuple[str, ...]
@@ -107,7 +107,10 @@ def markdown_table(header: Row, rows: list[Row]) -> str:
 def notes(report: Report | AttentionReport) -> list[str]:
     """Return the sentences behind the tables: the family, the rank's reason, where it beats dense, conditions."""
     if isinstance(report, AttentionReport):
-        return [] if report.spec.score is None else [f"family of M: {_family(report.family, report.spec.score)}"]
+        spec = report.spec
+        names = ["M"] if spec.score is not None else [f"M_{level}" for level, _ in enumerate(spec.scores, 1)]
+        pairs = zip(names, spec.scores, strict=True) if spec.scores else ()
+        return [f"family of {name}: {_family(recognise(score), score)}" for name, score in pairs]
     family = f"family: {_family(report.family, report.spec)}"
     reason = f"the rank is {'exact' if report.certainty == 'exact' else 'an upper bound'}: {report.reason}"
     crossover = [] if report.crossover is None else [str(report.crossover)]
@@ -138,15 +141,15 @@ def attention_markdown(report: AttentionReport) -> str:
     parts = [f"## {title(report)}", markdown_table(ATTENTION_HEADER, attention_rows(report))]
     if report.score is not None:
         parts += [score_title(report.score), markdown_table(SPLIT_HEADER, split_rows(report.score))]
-    parts += [f"- {note}" for note in notes(report)]
-    return "\n\n".join(parts) + "\n"
+    lines = "\n".join(f"- {note}" for note in notes(report))
+    return "\n\n".join([*parts, *([lines] if lines else [])]) + "\n"
 
 
-def score_title(plan: ScorePlan) -> str:
+def score_title(plan: LayerPlan) -> str:
     """Return one line that says what the table of splits shows."""
     return (
-        f"x_i^T M x_j is cut into {plan.features} features of a query and of a key. Splits of each level, the best for "
-        f"{plan.tokens} tokens and those it beat:"
+        f"The scores x_i^T M x_j are cut into {plan.features} features of a query and of a key. Splits of each level, "
+        f"the best for {plan.tokens} tokens and those it beat:"
     )
 
 

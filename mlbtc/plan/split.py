@@ -43,9 +43,9 @@ class Split:
         """Where the factors are: "query", "key" or "both"."""
         return "both" if self.query and self.key else "query" if self.query else "key"
 
-    def cost(self, tokens: int) -> int:
-        """Return the multiply-adds of one head: T^2 cut + T (query MACs + key MACs)."""
-        return tokens**2 * self.features + tokens * self.macs
+    def cost(self, tokens: int, block: int | None = None) -> int:
+        """Return the multiply-adds of one head in blocks of b tokens, T by default: T b cut + T (query + key MACs)."""
+        return tokens * (tokens if block is None else block) * self.features + tokens * self.macs
 
     def __str__(self) -> str:
         query, key = (", ".join(f"f{f}" for f in sorted(side)) or "x" for side in (self.query, self.key))

@@ -4,45 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
-from mlbtc.errors import SpecError, nearest, shown
+from mlbtc.errors import SpecError, shown
 from mlbtc.spec import layout
+from mlbtc.spec.constructors import Constructors
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.naming import check_name
+from mlbtc.spec.options import DEFAULTS, Options, check_options
 from mlbtc.spec.origin import Origin
-
-OWN_KEYS = {
-    "standard": (),
-    "mlr": ("ranks", "block_sizes"),
-    "bilinear": ("score",),
-    "sliding_window": ("window",),
-    "global_sliding_window": ("window", "ranks", "published"),
-}
-"""The keys that each variant takes beside those of all variants."""
-
-VARIANTS = tuple(OWN_KEYS)
-_NEEDS = {
-    "mlr": ("ranks", "ranks, a list whose sum is width / heads"),
-    "bilinear": ("score", "score, a (width, width) spec such as {family: btt, rank: 1}"),
-    "sliding_window": ("window", "window, the number of keys that a token sees, itself included"),
-    "global_sliding_window": ("window", "window, the number of keys that a token sees, itself included"),
-}
+from mlbtc.spec.variants import GROUPED, OWN_KEYS, check_variant
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class AttentionSpec:
+class AttentionSpec(Constructors):
     """A multi-head self-attention layer, (B, T, width) to (B, T, width).
 
     Make one with the constructor of its variant, such as `AttentionSpec.mlr`.
 
     Attributes:
-        variant: "standard", "mlr", "bilinear", "sliding_window" or "global_sliding_window".
+        variant: "standard", "mlr", "bilinear", "mlbtc", "sliding_window", "global_sliding_window" or "mixed".
         width: the model width D.
         heads: the number of heads H; the head dimension is D / H.
         context: the number of tokens T that blocks and cost reports refer to; a layer takes any T.
         ranks: r_1, ..., r_L; their sum is the head dimension. One rank for standard attention and a sliding window;
-            the pair (global, window) for both together; none for bilinear attention.
+            the pair (global, window) for both together; none where scores are specs or heads are mixed.
         block_sizes: b_1 >= ... >= b_L, each divides the one before; b_1 = context stands for the whole sequence.
         causal: whether token i sees tokens 0 .. i only.
         qk_norm: whether each query and key head is normalised (LayerNorm with weight, no bias) before the scores.
@@ -50,6 +36,14 @@ class AttentionSpec:
         published: whether the two softmaxes of global and sliding window are added, as in the paper's code, and not
             averaged.
         score: the matrix M of a head's scores x_i^T M x_j of bilinear attention, else None.
+        levels: of MLBTC attention the pairs of a block size and the matrix M_l that pairs of tokens inside such a block
+            add to their scores, else ().
+        groups: of a mixed layer the layers that its heads are, in order, each as wide as its heads; else ().
+        scale: "standard" divides scores by the square root of the number of features, "mup" the scores of every set of
+            features by their number, those of standard attention and windows times 8 (paper, muP).
+        divide_by_depth: whether the score of a pair is divided by the number of levels whose blocks hold both tokens.
+        rms_cap: whether factors of scores are divided by max(1, RMS / s), s^2 = min(fan in, fan out) / fan in^2.
+        rope: the base of the angles by which pairs of features inside a level are rotated, None for no rotation.
     """
 
     variant: str
@@ -63,6 +57,12 @@ class AttentionSpec:
     window: int | None
     published: bool
     score: MLBTC | None
+    levels: tuple[tuple[int, MLBTC], ...]
+    groups: tuple[AttentionSpec, ...]
+    scale: str
+    divide_by_depth: bool
+    rms_cap: bool
+    rope: float | None
     name: str = field(compare=False)
     origin: Origin | None = field(compare=False, repr=False)
 
@@ -82,14 +82,22 @@ class AttentionSpec:
         window: int | None = None,
         published: bool = False,
         score: MLBTC | None = None,
+        levels: Sequence[tuple[int, MLBTC]] | None = None,
+        groups: Sequence[AttentionSpec] | None = None,
+        **options: Unpack[Options],
     ) -> None:
-        own = {"ranks": ranks, "block_sizes": block_sizes, "window": window, "published": published, "score": score}
-        _check_variant(variant, own)
+        own = {
+            "ranks": ranks, "block_sizes": block_sizes, "window": window, "published": published, "score": score,
+            "levels": levels, "groups": groups,
+        }  # fmt: skip
+        check_variant(variant, own)
         for what, value in (("width", width), ("heads", heads), ("context", context)):
             layout.check_whole(value, what, what)
         if width % heads:
             raise SpecError(f"heads must divide width, found width {width} and {heads} heads", "heads")
-        checked, blocks = _levels(variant, ranks, block_sizes, width // heads, context)
+        scores = () if levels is None else layout.check_levels(levels, width)
+        blocks_given = block_sizes if levels is None else [block for block, _ in scores]
+        checked, blocks = _levels(variant, ranks, blocks_given, width // heads, context)
         for what, flag in (("causal", causal), ("qk_norm", qk_norm), ("published", published)):
             if not isinstance(flag, bool):
                 raise SpecError(f"{what} must be true or false, found {flag!r}", what)
@@ -98,120 +106,16 @@ class AttentionSpec:
             if not causal:
                 raise SpecError("a sliding window holds a token and those before it: causal must be true", "causal")
         matrix = None if score is None else layout.check_score(score, width)
+        parts = () if groups is None else _check_groups(groups, width, heads, context, causal, qk_norm)
         values = (variant, width, heads, context, checked, blocks, causal, qk_norm, window, published, matrix)
-        for key, attribute in zip(self.__dataclass_fields__, (*values, check_name(name), origin), strict=True):
+        more = (scores, parts, *check_options(variant, {**DEFAULTS, **options}).values(), check_name(name), origin)
+        for key, attribute in zip(self.__dataclass_fields__, (*values, *more), strict=True):
             object.__setattr__(self, key, attribute)
 
-    @classmethod
-    def standard(
-        cls, width: int, heads: int, context: int, causal: bool = True, qk_norm: bool = False, name: str = "attention"
-    ) -> AttentionSpec:
-        """Return standard multi-head attention: one level of rank width / heads that every pair shares."""
-        return cls("standard", width, heads, context, causal=causal, qk_norm=qk_norm, name=name)
-
-    @classmethod
-    def mlr(
-        cls,
-        width: int,
-        heads: int,
-        ranks: Sequence[int],
-        context: int,
-        block_sizes: Sequence[int] | None = None,
-        causal: bool = True,
-        qk_norm: bool = False,
-        name: str = "attention",
-    ) -> AttentionSpec:
-        """Return MLR attention (paper, section 4): nested blocks of tokens, level l adds r_l features inside.
-
-        Args:
-            width: the model width D.
-            heads: the number of heads.
-            ranks: r_1, ..., r_L with sum D / heads.
-            context: the number of tokens that the first level covers.
-            block_sizes: b_1, ..., b_L; None for context / 2^(l-1).
-            causal: whether token i sees tokens 0 .. i only.
-            qk_norm: whether each query and key head is normalised before its features are split into levels.
-            name: a label for reports and generated code.
-
-        Raises:
-            SpecError: ranks or block sizes do not fit.
-        """
-        return cls("mlr", width, heads, context, ranks, block_sizes, causal, qk_norm, name)
-
-    @classmethod
-    def bilinear(
-        cls,
-        width: int,
-        heads: int,
-        context: int,
-        score: MLBTC,
-        causal: bool = True,
-        qk_norm: bool = False,
-        name: str = "attention",
-    ) -> AttentionSpec:
-        """Return bilinear attention (paper, section 3): scores x_i^T M x_j / sqrt(features), one M per head.
-
-        How M is cut into a map of queries and a map of keys, and so how many features a pair multiplies, is derived:
-        see `mlbtc.analyze`.
-
-        Args:
-            width: the model width D.
-            heads: the number of heads.
-            context: the number of tokens for which the cut is best.
-            score: any (width, width) spec; every head has factors of its own.
-            causal: whether token i sees tokens 0 .. i only.
-            qk_norm: whether features that factors made are normalised, each set of them by itself.
-            name: a label for reports and generated code.
-
-        Raises:
-            SpecError: the score is no matrix of that shape.
-        """
-        return cls("bilinear", width, heads, context, causal=causal, qk_norm=qk_norm, name=name, score=score)
-
-    @classmethod
-    def sliding_window(
-        cls,
-        width: int,
-        heads: int,
-        context: int,
-        window: int,
-        causal: bool = True,
-        qk_norm: bool = False,
-        name: str = "attention",
-    ) -> AttentionSpec:
-        """Return attention over the last `window` keys: token i sees tokens i - window + 1 .. i."""
-        return cls("sliding_window", width, heads, context, None, None, causal, qk_norm, name, window=window)
-
-    @classmethod
-    def global_sliding_window(
-        cls,
-        width: int,
-        heads: int,
-        context: int,
-        window: int,
-        ranks: Sequence[int] | None = None,
-        published: bool = False,
-        causal: bool = True,
-        qk_norm: bool = False,
-        name: str = "attention",
-    ) -> AttentionSpec:
-        """Return the mean of attention over all keys and over a window, each with a part of the features of a head.
-
-        Args:
-            width: the model width D.
-            heads: the number of heads.
-            context: the number of tokens that cost reports refer to.
-            window: token i sees tokens i - window + 1 .. i with the second part of its features.
-            ranks: the pair (global, window) with sum D / heads; None for half and half.
-            published: add the two softmaxes, as the paper's code does, instead of their mean: rows then sum to 2.
-            causal: must be true.
-            qk_norm: whether each query and key head is normalised before its features are split.
-            name: a label for reports and generated code.
-        """
-        return cls(
-            "global_sliding_window", width, heads, context, ranks, None, causal, qk_norm, name,
-            window=window, published=published,
-        )  # fmt: skip
+    @property
+    def parts(self) -> tuple[AttentionSpec, ...]:
+        """The groups of a mixed layer, else the layer itself."""
+        return self.groups or (self,)
 
     @property
     def head_dimension(self) -> int:
@@ -222,6 +126,17 @@ class AttentionSpec:
     def default_blocks(self) -> bool:
         """Whether the blocks are context / 2^(l-1), those of the paper."""
         return all(b * 2**level == self.context for level, b in enumerate(self.block_sizes))
+
+    @property
+    def scores(self) -> tuple[MLBTC, ...]:
+        """The matrix M_l of each level of blocks where scores are specs, else ()."""
+        return tuple(score for _, score in self.levels) if self.score is None else (self.score,)
+
+    @property
+    def matrix(self) -> MLBTC | None:
+        """M_1 + ... + M_L, what pairs that share all blocks multiply; None where scores are not specs."""
+        terms = [level for score in self.scores for level in score.levels]
+        return MLBTC((self.width, self.width), terms, "score") if terms else None
 
     def own_values(self) -> dict[str, Any]:
         """Return the arguments that only this variant takes."""
@@ -238,21 +153,42 @@ class AttentionSpec:
         parts = [f"{self.name}: {self.variant} attention, width {self.width}, {self.heads} heads"]
         if self.ranks:
             parts.append(f"ranks {'|'.join(map(str, self.ranks))}")
-        if self.score is not None:
-            parts.append(f"score {' + '.join(map(str, self.score.levels))}")
+        for score, block in zip(self.scores, self.block_sizes, strict=True) if self.scores else ():
+            inside = f" in blocks of {block}" if self.levels else ""
+            parts.append(f"score{inside} {' + '.join(map(str, score.levels))}")
         if self.window is not None:
             parts.append(f"window {self.window}{', softmaxes added' if self.published else ''}")
-        elif self.block_sizes:
+        elif self.groups:
+            parts.append(" + ".join(f"{group.heads} {group.variant}" for group in self.groups))
+        elif not self.scores:
             parts.append(f"blocks {'|'.join(map(str, self.block_sizes))}")
-        return ", ".join([*parts, causal])
+        return ", ".join([*parts, causal, *self._options_text()])
+
+    def options(self) -> dict[str, Any]:
+        """Return the options that are not at their defaults."""
+        found = {key: getattr(self, key) for key in DEFAULTS}
+        return {key: value for key, value in found.items() if value != DEFAULTS[key]}
+
+    def _options_text(self) -> list[str]:
+        texts = {
+            "scale": "muP scale",
+            "divide_by_depth": "scores divided by depth",
+            "rms_cap": "factors capped",
+            "rope": f"RoPE of base {self.rope or 0:g}",
+        }
+        return [texts[key] for key in self.options()]
 
 
 def _levels(
     variant: str, ranks: Sequence[int] | None, block_sizes: Sequence[int] | None, head: int, context: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the ranks of a head and the blocks of tokens."""
-    if variant == "bilinear":
-        return (), ()
+    if variant in ("bilinear", "mixed"):
+        return (), (context,)
+    if variant == "mlbtc":
+        assert block_sizes is not None
+        layout.check_nested(tuple(block_sizes), len(block_sizes), context, "levels")
+        return (), tuple(block_sizes)
     if variant == "global_sliding_window":
         return layout.window_ranks(ranks, head), (context,)
     checked = (head,) if ranks is None else layout.check_ranks(ranks, head)
@@ -261,17 +197,27 @@ def _levels(
     return checked, blocks
 
 
-def _check_variant(variant: str, own: dict[str, Any]) -> None:
-    """Check the name of a variant, that it has what it needs, and nothing of another one."""
-    if not isinstance(variant, str) or variant not in VARIANTS:
-        hint = nearest(str(variant), VARIANTS)
-        raise SpecError(f"variant must be one of {', '.join(VARIANTS)}, found {shown(variant)}; {hint}", "variant")
-    for key, value in own.items():
-        if key not in OWN_KEYS[variant] and value is not None and value is not False:
-            takers = " or ".join(f"variant {name}" for name, keys in OWN_KEYS.items() if key in keys)
-            what = "one level of rank width / heads" if variant == "standard" else "none of its own"
-            raise SpecError(f"{variant} attention has {what}: {key} needs {takers}", key)
-    key, needed = _NEEDS.get(variant, ("", ""))
-    value = own.get(key)
-    if key and (value is None or value == () or value == []):
-        raise SpecError(f"{variant} attention needs {needed}", "variant" if value is None else key)
+def _check_groups(
+    groups: Sequence[AttentionSpec], width: int, heads: int, context: int, causal: bool, qk_norm: bool
+) -> tuple[AttentionSpec, ...]:
+    """Return the groups of a mixed layer; they are layers of its head dimension and share its heads among them."""
+    if isinstance(groups, str) or not isinstance(groups, Sequence):
+        raise SpecError(f"groups is a list of attention specs, found {shown(groups)}", "groups")
+    if qk_norm:
+        raise SpecError("the groups of a mixed layer have norms of their own: give qk_norm to groups", "qk_norm")
+    shared = {"context": context, "causal": causal, "head_dimension": width // heads}
+    for number, group in enumerate(groups):
+        if not isinstance(group, AttentionSpec):
+            raise SpecError(f"groups[{number}] is an attention spec, found {type(group).__name__}", "groups")
+        if group.variant not in GROUPED:
+            known = ", ".join(GROUPED)
+            raise SpecError(f"groups[{number}] must be one of {known}, found {group.variant}", "groups")
+        for key, value in shared.items():
+            found = getattr(group, key)
+            if found != value:
+                what = "width / heads" if key == "head_dimension" else key
+                raise SpecError(f"groups[{number}] has {what} {found}, the layer has {value}", "groups")
+    total = sum(group.heads for group in groups)
+    if total != heads:
+        raise SpecError(f"the groups have {total} heads, the layer has {heads}", "heads")
+    return tuple(groups)

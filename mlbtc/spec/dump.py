@@ -78,9 +78,39 @@ def spec_to_yaml(spec: MLBTC, width: int) -> str:
 
 def attention_to_yaml(spec: AttentionSpec, width: int) -> str:
     """Return an attention spec as YAML in lines of about `width` characters."""
+    return _text(attention_document(spec), width)
+
+
+def attention_document(spec: AttentionSpec) -> dict[str, Any]:
+    """Return an attention spec as the plain data of its file."""
     entry: dict[str, Any] = {key: getattr(spec, key) for key in ("variant", "width", "heads", "context")}
-    entry |= {key: list(value) if isinstance(value, tuple) else value for key, value in spec.own_values().items()}
+    entry |= _own(spec)
     if spec.score is not None:
-        entry["score"] = {"levels": [_level(level) for level in spec.score.levels]}
-    entry |= {"causal": spec.causal, "qk_norm": spec.qk_norm}
-    return _text({"name": spec.name, "attention": entry}, width)
+        entry["score"] = _score(spec.score)
+    if spec.levels:
+        entry["levels"] = [{"block_size": block, "score": _score(score)} for block, score in spec.levels]
+    if spec.groups:
+        entry["groups"] = [_group(group) for group in spec.groups]
+        return {"name": spec.name, "attention": entry | {"causal": spec.causal}}
+    entry |= {"causal": spec.causal, "qk_norm": spec.qk_norm, **_options(spec)}
+    return {"name": spec.name, "attention": entry}
+
+
+def _own(spec: AttentionSpec) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in spec.own_values().items()}
+
+
+def _options(spec: AttentionSpec) -> dict[str, Any]:
+    options = spec.options()
+    if spec.rope is not None:
+        options["rope"] = {"base": int(spec.rope) if spec.rope == int(spec.rope) else spec.rope}
+    return options
+
+
+def _group(group: AttentionSpec) -> dict[str, Any]:
+    head = {"heads": group.heads, "variant": group.variant}
+    return {**head, **_own(group), "qk_norm": group.qk_norm, **_options(group)}
+
+
+def _score(score: MLBTC) -> dict[str, Any]:
+    return {"levels": [_level(level) for level in score.levels]}

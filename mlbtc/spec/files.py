@@ -15,16 +15,20 @@ from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.expression import parse_expression
 from mlbtc.spec.families import FAMILIES
 from mlbtc.spec.language import MLBTC, Level, resolve
+from mlbtc.spec.layout import check_whole
 from mlbtc.spec.naming import check_name
 from mlbtc.spec.nodes import MAX_BYTES, read_document
 from mlbtc.spec.origin import Origin, Path, placed
 from mlbtc.spec.place import SIDES, Place, as_place, fit, part_shape
 from mlbtc.spec.schema import (
+    AttentionEntry,
     AttentionFile,
     BlocksLevel,
     EinsumLevel,
+    GroupEntry,
     MatrixFile,
     PlaceEntry,
+    RopeEntry,
     ScoreEntry,
     validate,
 )
@@ -91,18 +95,48 @@ def _attention(value: dict[str, Any], origin: Origin) -> AttentionSpec:
     file = validate(AttentionFile, value, origin)
     entry = file.attention
     name = _name(file.name, origin)
-    keys = {key: getattr(entry, key) for key in type(entry).model_fields}
+    keys = _keys(entry)
     if entry.score is not None:
-        keys["score"] = _score(entry.score, entry.width, origin)
+        keys["score"] = _score(entry.score, entry.width, origin, ("attention", "score"))
+    if entry.levels is not None:
+        paths = [("attention", "levels", number, "score") for number in range(len(entry.levels))]
+        pairs = zip(entry.levels, paths, strict=True)
+        keys["levels"] = [(level.block_size, _score(level.score, entry.width, origin, path)) for level, path in pairs]
+    if entry.groups is not None:
+        keys["groups"] = _groups(entry, origin)
+    return _layer(keys | {"name": name, "origin": origin}, origin, ("attention",))
+
+
+def _keys(entry: GroupEntry) -> dict[str, Any]:
+    """Return the keys of an entry as arguments of a spec."""
+    keys = {key: getattr(entry, key) for key in type(entry).model_fields}
+    return keys | ({"rope": entry.rope.base} if isinstance(entry.rope, RopeEntry) else {})
+
+
+def _groups(entry: AttentionEntry, origin: Origin) -> list[AttentionSpec]:
+    """Read the groups of a mixed layer, each a layer as wide as its heads."""
+    assert entry.groups is not None
+    shared = {"context": entry.context, "causal": entry.causal}
+    groups = []
+    for number, group in enumerate(entry.groups):
+        path: Path = ("attention", "groups", number)
+        with placed(origin, *path, "heads"):
+            check_whole(entry.heads, "heads", "heads")
+            check_whole(group.heads, "heads", "heads")
+        width = max(1, entry.width // entry.heads) * group.heads
+        groups.append(_layer(_keys(group) | shared | {"width": width}, origin, path))
+    return groups
+
+
+def _layer(keys: dict[str, Any], origin: Origin, path: Path) -> AttentionSpec:
     try:
-        return AttentionSpec(**keys, name=name, origin=origin)
+        return AttentionSpec(**keys)
     except SpecError as error:
-        raise SpecError(f"{origin.where('attention', error.key or 'variant')}: {error}") from None
+        raise SpecError(f"{origin.where(*path, error.key or 'variant')}: {error}") from None
 
 
-def _score(entry: dict[str, Any], width: int, origin: Origin) -> MLBTC:
+def _score(entry: dict[str, Any], width: int, origin: Origin, path: Path) -> MLBTC:
     """Read a (width, width) matrix: `{levels: [...]}` or a single level."""
-    path: Path = ("attention", "score")
     with placed(origin, "attention", "width"):
         shape = [as_size(width, "width")] * 2
     if "levels" not in entry:

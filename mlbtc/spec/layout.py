@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from mlbtc.errors import SpecError, shown
-from mlbtc.spec.language import MLBTC
+from mlbtc.spec.language import MAX_LEVELS, MLBTC
 from mlbtc.spec.sizes import as_size
 
 MAX_RANKS = 64
@@ -89,9 +89,27 @@ def check_blocks(blocks: Sequence[int]) -> tuple[int, ...]:
     return tuple(blocks)
 
 
-def check_nested(blocks: tuple[int, ...], levels: int, context: int) -> None:
+def check_levels(levels: Sequence[tuple[int, MLBTC]], width: int) -> tuple[tuple[int, MLBTC], ...]:
+    """Return the pairs of a block size and a score of the levels of MLBTC attention."""
+    if isinstance(levels, str) or not isinstance(levels, Sequence) or len(levels) > MAX_RANKS:
+        raise SpecError(f"levels is a list of at most {MAX_RANKS} pairs, found {shown(levels)}", "levels")
+    checked = []
+    for number, pair in enumerate(levels):
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise SpecError(f"levels[{number}] is a pair (block size, score), found {shown(pair)}", "levels")
+        check_whole(pair[0], f"levels[{number}]: a block size", "levels")
+        try:
+            checked.append((int(pair[0]), check_score(pair[1], width)))
+        except SpecError as error:
+            raise SpecError(f"levels[{number}]: {error}", "levels") from None
+    terms = sum(len(score.levels) for _, score in checked)
+    if terms > MAX_LEVELS:
+        raise SpecError(f"the scores of all levels have at most {MAX_LEVELS} terms, found {terms}", "levels")
+    return tuple(checked)
+
+
+def check_nested(blocks: tuple[int, ...], levels: int, context: int, key: str = "block_sizes") -> None:
     """Check that there is a block size per level, the first is the context, and each divides the one before."""
-    key = "block_sizes"
     if len(blocks) != levels:
         raise SpecError(f"there are {levels} ranks and {len(blocks)} block sizes; each level needs one of both", key)
     if blocks[0] != context:

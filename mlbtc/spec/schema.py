@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mlbtc.errors import SpecError, nearest, shown
 from mlbtc.spec.nodes import Value
+from mlbtc.spec.options import ROPE_BASE
 from mlbtc.spec.origin import Origin, Path
 
 SizeEntry = int | str
@@ -65,20 +66,44 @@ class MatrixFile(Entry):
     levels: list[dict[str, Any]]
 
 
-class AttentionEntry(Entry):
-    """The value of the key `attention`."""
+class BlockEntry(Entry):
+    """`{block_size: 256, score: {family: btt, rank: 1}}`, a level of MLBTC attention."""
+
+    block_size: int
+    score: dict[str, Any]
+
+
+class RopeEntry(Entry):
+    """`rope: {base: 10000}`."""
+
+    base: float = ROPE_BASE
+
+
+class GroupEntry(Entry):
+    """`{heads: 4, variant: mlr, ranks: [48, 16]}`, some heads of a mixed layer; a whole layer has these keys, too."""
 
     variant: str
-    width: int
     heads: int
-    context: int
     ranks: list[int] | None = None
     block_sizes: list[int] | None = None
-    causal: bool = True
     qk_norm: bool = False
     window: int | None = None
     published: bool = False
+    scale: str = "standard"
+    divide_by_depth: bool = False
+    rope: RopeEntry | bool | None = None
+
+
+class AttentionEntry(GroupEntry):
+    """The value of the key `attention`."""
+
+    width: int
+    context: int
+    causal: bool = True
     score: dict[str, Any] | None = None
+    levels: list[BlockEntry] | None = None
+    groups: list[GroupEntry] | None = None
+    rms_cap: bool = False
 
 
 class ScoreEntry(Entry):

@@ -1,6 +1,7 @@
 """Bilinear layers against dense score matrices, one per head, made by a loop over all index values."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 import mlbtc
 from mlbtc import MLBTC, AttentionSpec, Level, families, symbol
 from mlbtc.errors import SpecError
-from tests.oracles.matrix import add, level_matrix, move
+from tests.attention.conformance import LayerConformance, batch_of, expected_of, sets_of
+from tests.attention.definition import attend, nested, normed, project
 from tests.oracles.networks import Network, networks
 
 N = 12
@@ -32,49 +34,46 @@ SCORES = {
     "chain": MLBTC((N, N), [Level.einsum("i r, r j, j s, s j -> i j", {"r": 9, "s": 1}, 0.5, (THIRDS, REVERSED))]),
     "weighted-permutation": MLBTC((N, N), [Level.einsum("i -> i i", {}, 0.5, (THIRDS, REVERSED))]),
 }  # fmt: skip
+
+
+class TestBilinear(LayerConformance):
+    SPECS: ClassVar = {
+        "btt": AttentionSpec.bilinear(N, 3, 20, SCORES["btt-2"]),
+        "mlr": AttentionSpec.bilinear(N, 2, 20, SCORES["mlr"]),
+        "bidirectional": AttentionSpec.bilinear(N, 1, 20, SCORES["monarch"], False),
+        "moved": AttentionSpec.bilinear(N, 2, 20, SCORES["scaled-and-permuted"]),
+    }
+
+
+class TestNormed(LayerConformance):
+    SPECS: ClassVar = {
+        "mlr": AttentionSpec.bilinear(N, 2, 20, families.mlr((N, N), (2, 1)), qk_norm=True),
+        "two-levels": AttentionSpec.mlbtc(
+            N, 2, 20, [(20, families.low_rank((N, N), 3)), (5, families.mlr((N, N), (2, 1)))], qk_norm=True
+        ),
+    }
+
+    def expected(self, spec: AttentionSpec, layer: nn.Module, x: Tensor) -> Tensor:
+        """Return what low-rank terms compute, whose features of both sides are normalised one term after the other."""
+        weights, products, number = dict(layer.named_parameters()), [], 0
+        for score in spec.scores:
+            total = torch.zeros((), dtype=x.dtype)
+            for _ in score.levels:
+                sides = []
+                for factor, side in enumerate(("query", "key")):
+                    weight = weights[f"level{number}_factor{factor}"]  # (H, k, D / k, r)
+                    parts = x.unflatten(-1, weight.shape[1:3])
+                    features = torch.einsum("btki,hkir->bhtkr", parts, weight).flatten(-2)
+                    sides.append(normed(features, weights[f"{side}_norm{number}.weight"]))
+                total = total + sides[0] @ sides[1].mT
+                number += 1
+            products.append(total / math.sqrt(sum(count for _, count in sets_of(spec))))
+        value = torch.stack(project(weights, "value", x).chunk(spec.heads, dim=-1), dim=1)
+        mixed = attend(spec, nested(spec, products), value)
+        return project(weights, "output", torch.cat(list(mixed.unbind(1)), dim=-1))
+
+
 SCORE = pytest.mark.parametrize("score", SCORES.values(), ids=SCORES.keys())
-
-
-def matrix_of(level: Level, factors: list[Tensor]) -> list[list[Tensor]]:
-    """Return the matrix of a level of one head, without its scale and permutations."""
-    expression = level.expression
-    sizes = {name: int(size) for name, size in level.sizes}
-    tensors = [
-        {tuple(place.tolist()): factor[tuple(place.tolist())] for place in torch.ones(factor.shape).nonzero()}
-        for factor in factors
-    ]
-    return level_matrix(Network(expression.factors, expression.output, expression.input, sizes), tensors)
-
-
-def dense_of(score: MLBTC, weights: dict[str, Tensor], head: int) -> Tensor:
-    """Return the score matrix of a head."""
-    terms = []
-    for number, level in enumerate(score.levels):
-        count = len(level.expression.factors)
-        matrix = matrix_of(level, [weights[f"level{number}_factor{n}"][head] for n in range(count)])
-        assert not isinstance(level.rows, str)
-        assert not isinstance(level.columns, str)
-        terms.append([[level.scale * entry for entry in line] for line in move(matrix, level.rows, level.columns)])
-    return torch.stack([torch.stack([torch.as_tensor(entry) for entry in line]) for line in add(terms)])
-
-
-def by_hand(spec: AttentionSpec, layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply the layer's own weights with dense matrices and a loop over heads."""
-    assert spec.score is not None
-    weights = dict(layer.named_parameters())
-    features, tokens = mlbtc.analyze(spec).score.features, x.shape[1]
-    mixed = []
-    for head in range(spec.heads):
-        scores = x @ dense_of(spec.score, weights, head).to(x.dtype) @ x.mT / math.sqrt(features)
-        if spec.causal:
-            scores = scores.masked_fill(torch.ones(tokens, tokens).triu(1).bool(), float("-inf"))
-        values = (x @ weights["value.weight"].T).chunk(spec.heads, dim=-1)[head]
-        mixed.append(scores.softmax(-1) @ values)
-    return torch.cat(mixed, dim=-1) @ weights["output.weight"].T
-
-
-def batch_of(width: int, tokens: int, batch: int = 2) -> Tensor:
-    return torch.randn(batch, tokens, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 @SCORE
@@ -82,8 +81,8 @@ def batch_of(width: int, tokens: int, batch: int = 2) -> Tensor:
 @pytest.mark.parametrize("heads", [1, 3])
 def test_a_layer_is_its_matrices_applied_by_hand(score: MLBTC, causal: bool, heads: int) -> None:
     spec = AttentionSpec.bilinear(N, heads, 9, score, causal)
-    layer, x = mlbtc.compile(spec, dtype=torch.float64), batch_of(N, 5, 1).requires_grad_()
-    found, expected = layer(x), by_hand(spec, layer, x)
+    layer, x = mlbtc.compile(spec, dtype=torch.float64), batch_of(spec, 5, batch=1).requires_grad_()
+    found, expected = layer(x), expected_of(spec, layer, x)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     inputs = [x, *layer.parameters()]
     for grad, wanted in zip(
@@ -102,19 +101,8 @@ def test_any_square_level(drawn: Network) -> None:
         return
     score = MLBTC(drawn.shape, [Level.einsum(drawn.expression, drawn.sizes)])
     spec = AttentionSpec.bilinear(rows, 1, 4, score)
-    layer, x = mlbtc.compile(spec, dtype=torch.float64), batch_of(rows, 3, 1)
-    torch.testing.assert_close(layer(x), by_hand(spec, layer, x), rtol=1e-10, atol=1e-10)
-
-
-@SCORE
-def test_parameters_are_those_of_the_report(score: MLBTC) -> None:
-    for norm in (False, True):
-        spec = AttentionSpec.bilinear(N, 2, 9, score, qk_norm=norm)
-        layer = mlbtc.compile(spec)
-        assert sum(p.numel() for p in layer.parameters()) == int(mlbtc.analyze(spec).parameters)
-        assert layer(torch.zeros(2, 4, N)).shape == (2, 4, N)
-        factors = [p for name, p in layer.named_parameters() if name.startswith("level")]
-        assert {p.shape[0] for p in factors} == {2}
+    layer, x = mlbtc.compile(spec, dtype=torch.float64), batch_of(spec, 3, batch=1)
+    torch.testing.assert_close(layer(x), expected_of(spec, layer, x), rtol=1e-10, atol=1e-10)
 
 
 def test_named_permutations_are_the_lists_they_stand_for() -> None:
@@ -125,25 +113,15 @@ def test_named_permutations_are_the_lists_they_stand_for() -> None:
     )
     one, other = (mlbtc.compile(spec, dtype=torch.float64) for spec in (named, listed))
     other.load_state_dict(dict(one.named_parameters()), strict=False)
-    torch.testing.assert_close(one(batch_of(8, 5)), other(batch_of(8, 5)))
+    torch.testing.assert_close(one(batch_of(named, 5)), other(batch_of(named, 5)))
 
 
 def test_the_norm_makes_features_of_one_size() -> None:
     spec = AttentionSpec.bilinear(N, 2, 9, families.btt((N, N), 1), qk_norm=True)
     layer = mlbtc.compile(spec, dtype=torch.float64)
-    keys = layer.key_features(5 * batch_of(N, 4)[0])
+    keys = layer.key_features(5 * batch_of(spec, 4)[0])
     torch.testing.assert_close(keys.square().mean(-1), torch.ones(4, 2, dtype=torch.float64), rtol=1e-3, atol=1e-3)
     assert not [name for name, _ in layer.named_parameters() if name.startswith("query_norm")]
-
-
-@pytest.mark.parametrize("name", ["btt-2", "mlr"])
-def test_a_cache_continues_a_sequence(name: str) -> None:
-    layer, x = mlbtc.compile(AttentionSpec.bilinear(N, 3, 9, SCORES[name]), dtype=torch.float64), batch_of(N, 9)
-    with torch.no_grad():
-        cache = layer.new_cache(2)
-        parts = [layer(part, cache=cache) for part in x.split([4, 1, 1, 3], dim=1)]
-        torch.testing.assert_close(torch.cat(parts, dim=1), layer(x), rtol=1e-10, atol=1e-10)
-    assert cache.key_elements() == 2 * int(mlbtc.analyze(layer.spec, batch=9).key_cache)
 
 
 # Costs

@@ -109,7 +109,7 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "absurd-context": ({"context": 10**9}, ["context", "1000000000"]),
     "width-true": ({"width": True}, ["width", "True"]),
     "width-fraction": ({"width": 16.0}, ["width", "16.0"]),
-    "width-none": ({"width": None}, ["width", "None"]),
+    "width-none": ({"width": None}, ["width", "nothing"]),
     "width-symbol": ({"width": "D"}, ["width", "D"]),
     "sum-too-small": ({"ranks": (4, 2, 1)}, ["4|2|1", "7", "8"]),
     "sum-too-large": ({"ranks": (9,)}, ["9", "8"]),
@@ -127,7 +127,7 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "blocks-grow": ({"block_sizes": (24, 6, 12)}, ["6", "12"]),
     "zero-block": ({"block_sizes": (24, 12, 0)}, ["block", "0"]),
     "negative-block": ({"block_sizes": (24, 12, -6)}, ["block", "-6"]),
-    "block-none": ({"block_sizes": (24, 12, None)}, ["block", "None"]),
+    "block-none": ({"block_sizes": (24, 12, None)}, ["block", "nothing"]),
     "causal-number": ({"causal": 1}, ["causal", "1"]),
     "norm-word": ({"qk_norm": "yes"}, ["qk_norm", "yes"]),
     "name-code": ({"name": '"""; import os'}, ["name", "import os"]),
@@ -170,7 +170,7 @@ def test_an_absurd_number_makes_a_short_message() -> None:
 
 @pytest.mark.parametrize("variant", ["MLR", "bilinar", "", None, "mrl"])
 def test_unknown_variants(variant: Any) -> None:
-    with pytest.raises(SpecError, match="standard, mlr, bilinear, sliding_window, global_sliding_window"):
+    with pytest.raises(SpecError, match="standard, mlr, bilinear, mlbtc, sliding_window, global_sliding_window"):
         AttentionSpec(variant, 16, 2, 24)
 
 

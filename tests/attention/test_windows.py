@@ -1,10 +1,11 @@
 """Sliding windows, alone and beside global attention, against dense masks; what they cost; what is refused."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import mlbtc
@@ -12,6 +13,7 @@ from mlbtc import AttentionSpec, symbol
 from mlbtc.attention.kernels import window_attention
 from mlbtc.errors import SpecError
 from tests.attention.cases import TOLERANCES
+from tests.attention.conformance import LayerConformance, batch_of
 
 LOCAL = AttentionSpec.sliding_window(width=12, heads=3, context=16, window=3)
 BOTH = AttentionSpec.global_sliding_window(width=12, heads=3, context=16, window=3)
@@ -23,6 +25,12 @@ SPECS = {
     "both": BOTH,
     "both-published": AttentionSpec.global_sliding_window(12, 2, 16, 4, (5, 1), published=True, qk_norm=True),
 }
+
+
+class TestWindows(LayerConformance):
+    SPECS: ClassVar = SPECS
+
+
 SPEC = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 
 
@@ -32,44 +40,6 @@ def windowed(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
     distance = torch.arange(query.shape[-2])[:, None] - torch.arange(query.shape[-2])
     scores = query @ key.mT / math.sqrt(query.shape[-1])
     return scores.masked_fill((distance < 0) | (distance >= window), float("-inf")).softmax(-1) @ value
-
-
-def by_hand(spec: AttentionSpec, layer: nn.Module, x: Tensor) -> Tensor:
-    weights = dict(layer.named_parameters())
-
-    def heads(name: str) -> Tensor:
-        parts = torch.stack((x @ weights[f"{name}.weight"].T).chunk(spec.heads, dim=-1), dim=1)
-        scale = weights.get(f"{name}_norm.weight")
-        return parts if scale is None else nn.functional.layer_norm(parts, parts.shape[-1:]) * scale
-
-    query, key, value = map(heads, ("query", "key", "value"))
-    assert spec.window is not None
-    if spec.variant == "sliding_window":
-        mixed = windowed(query, key, value, spec.window)
-    else:
-        first = spec.ranks[0]
-        far = windowed(query[..., :first], key[..., :first], value, x.shape[1])
-        near = windowed(query[..., first:], key[..., first:], value, spec.window)
-        mixed = (far + near) * (1 if spec.published else 0.5)
-    return torch.cat(list(mixed.unbind(1)), dim=-1) @ weights["output.weight"].T
-
-
-def batch_of(spec: AttentionSpec, tokens: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(2, tokens, spec.width, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
-
-
-@SPEC
-@pytest.mark.parametrize("tokens", [1, 3, 7, 40, 100])
-def test_a_layer_is_its_weights_applied_by_hand(spec: AttentionSpec, tokens: int) -> None:
-    layer, x = mlbtc.compile(spec, dtype=torch.float64), batch_of(spec, tokens).requires_grad_()
-    found, expected = layer(x), by_hand(spec, layer, x)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-    inputs = [x, *layer.parameters()]
-    for grad, wanted in zip(
-        torch.autograd.grad(found.square().sum(), inputs), torch.autograd.grad(expected.square().sum(), inputs),
-        strict=True,
-    ):  # fmt: skip
-        torch.testing.assert_close(grad, wanted, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

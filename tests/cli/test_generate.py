@@ -20,6 +20,7 @@ SMALL = ("--width", 64, "--heads", 4, "--context", 128)
 WANTED = {
     "standard", "mlr_2_levels", "mlr_4_levels", "mlr_8_levels", "bilinear_btt_1", "bilinear_btt_2", "bilinear_mlr",
     "bilinear_monarch", "bilinear_kronecker", "bilinear_low_rank_diagonal", "sliding_window", "global_sliding_window",
+    "mlbtc", "mixed",
 }  # fmt: skip
 
 SCRIPT = """

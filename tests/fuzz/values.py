@@ -163,28 +163,54 @@ def family_level(rng: Random, rows: int, columns: int) -> Entry:
     return entry
 
 
+PROJECTED = ["standard", "mlr", "sliding_window", "global_sliding_window"]
+
+
 def attention_file(rng: Random) -> Entry:
     heads, head = rng.choice([(1, 4), (2, 8), (8, 64), (3, 5)])
-    variant = rng.choice(["standard", "mlr", "bilinear", "sliding_window", "global_sliding_window"])
-    entry: Entry = {
-        "variant": variant,
-        "width": heads * head,
-        "heads": heads,
-        "context": rng.choice([1, 8, 96, 1024, 2**24]),
-    }
+    variant = rng.choice([*PROJECTED, "bilinear", "mlbtc", "mixed"])
+    context = rng.choice([1, 8, 96, 1024, 2**24])
+    entry: Entry = {"variant": variant, "width": heads * head, "heads": heads, "context": context}
+    if variant == "bilinear":
+        entry["score"] = score(rng, heads * head)
+    if variant == "mlbtc":
+        blocks = [context, divisor(rng, context)][: rng.choice([1, 2])]
+        entry["levels"] = [{"block_size": block, "score": score(rng, heads * head)} for block in blocks]
+    if variant == "mixed":
+        first = rng.randint(1, heads)
+        counts = [count for count in (first, heads - first) if count]
+        entry["groups"] = [{"heads": count, **projected(rng, rng.choice(PROJECTED), head, context)} for count in counts]
+    if variant in PROJECTED:
+        entry |= projected(rng, variant, head, context)
+    if variant in ("bilinear", "mlbtc"):
+        entry |= some(rng, {"scale": "mup", "rms_cap": True})
+    if rng.random() < 0.3:
+        entry["causal"] = rng.random() < 0.7
+    if rng.random() < 0.3 and variant != "mixed":
+        entry["qk_norm"] = rng.random() < 0.7
+    return {"attention": entry}
+
+
+def score(rng: Random, width: int) -> Entry:
+    levels = [level(rng, width, width) for _ in range(rng.choice([1, 2]))]
+    return levels[0] if rng.random() < 0.5 else {"levels": levels}
+
+
+def some(rng: Random, options: Entry) -> Entry:
+    return {key: value for key, value in options.items() if rng.random() < 0.2}
+
+
+def projected(rng: Random, variant: str, head: int, context: int) -> Entry:
+    """Return the keys of heads that have query and key projections."""
+    entry: Entry = {"variant": variant, **some(rng, {"scale": "mup", "rope": rng.choice([True, {"base": 500}])})}
     if variant == "mlr":
         first = rng.randint(1, head - 1)
         entry["ranks"] = [first, head - first]
+        entry |= some(rng, {"divide_by_depth": True})
         if rng.random() < 0.5:
-            entry["block_sizes"] = [entry["context"], divisor(rng, entry["context"])]
-    if variant == "bilinear":
-        levels = [level(rng, heads * head, heads * head) for _ in range(rng.choice([1, 2]))]
-        entry["score"] = levels[0] if rng.random() < 0.5 else {"levels": levels}
+            entry["block_sizes"] = [context, divisor(rng, context)]
     if "window" in variant:
         entry["window"] = rng.choice([1, 4, 128])
     if variant.startswith("global") and rng.random() < 0.5:
         entry |= {"ranks": [1, head - 1], "published": rng.random() < 0.5}
-    for key in ("causal", "qk_norm"):
-        if rng.random() < 0.3:
-            entry[key] = rng.random() < 0.7
-    return {"attention": entry}
+    return entry

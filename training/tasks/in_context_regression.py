@@ -175,7 +175,8 @@ def _table(config: Config, metrics: dict[str, dict[str, float]]) -> Table:
 def _notes(config: Config) -> tuple[str, ...]:
     assert config.points is not None
     tokens = 2 * config.points
-    contexts = sorted({spec.context for spec in config.specs if spec.variant == "mlr"} - {tokens})
+    nested = (spec for spec in config.specs if any(len(part.block_sizes) > 1 for part in spec.parts))
+    contexts = sorted({spec.context for spec in nested} - {tokens})
     return tuple(
         f"the blocks of the attention spec are those of {context} tokens, a prompt has {tokens}" for context in contexts
     )
