@@ -255,6 +255,9 @@ def attention_ways(
 
 
 def _flex(tokens: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    if not torch.is_grad_enabled():
+        # On a CPU it refuses inputs that require gradients even where none are taken.
+        query, key, value = query.detach(), key.detach(), value.detach()
     return compiled_flex(tokens)(query, key, value)
 
 
