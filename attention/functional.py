@@ -84,7 +84,7 @@ def mlr_attention(
     groups = query.shape[1] // max(1, key.shape[1])
     if query.shape[1] != key.shape[1]:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-    if options.names():
+    if options.used():
         return adjusted_attention(chosen, query * features, key, value, tuple(ranks), blocks, causal, options)
     return _KERNELS[chosen](query * features, key, value, tuple(ranks), blocks, causal)
 

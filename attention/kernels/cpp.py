@@ -108,7 +108,7 @@ def _differentiable(
     factors = query.new_tensor([factor for factor, rank in zip(scales, ranks, strict=True) for _ in range(rank)])
     wide_key, wide_value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     arguments = query * factors, wide_key, wide_value, tuple(ranks), tuple(block_sizes), causal
-    if Options(*options).names():
+    if Options(*options).used():
         output = adjusted_attention("reference", *arguments, Options(*options))
     else:
         output = reference_attention(*arguments)
@@ -145,7 +145,7 @@ class _Call:
         views = {"query": query, "key": key, "value": value, **tensors}
         self.problem = Problem.of(views, self.levels, sizes)
         self.kernels = kernels(query.dtype, options.inside_tiles())
-        if options.names():
+        if options.used():
             self._add(options, query.dtype, key.shape[2])
 
     def _add(self, options: Options, dtype: torch.dtype, keys: int) -> None:
@@ -197,7 +197,7 @@ def cpp_attention(
     if dtype not in (torch.float32, torch.float64):
         query, key, value = query.float(), key.float(), value.float()
     # An option that is left out keeps the plain call short.
-    given = options if options.names() else ()
+    given = options if options.used() else ()
     levels = list(scales), list(ranks), list(block_sizes), causal
     output, _ = torch.ops.mlbtc.mlr_attention(query, key, value, *levels, *given)
     return output.to(dtype)

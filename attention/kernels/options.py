@@ -32,6 +32,10 @@ class Options(NamedTuple):
         used = (self.lengths is not None, self.visible is not None, self.slopes is not None, self.dropout > 0)
         return tuple(name for name, use in zip(NAMES, used, strict=True) if use)
 
+    def used(self) -> bool:
+        """Return whether any option is in use."""
+        return self.lengths is not None or self.inside_tiles()
+
     def inside_tiles(self) -> bool:
         """Return whether scores or weights change; lengths only end the loops over tokens earlier."""
         return self.visible is not None or self.slopes is not None or self.dropout > 0

@@ -37,7 +37,9 @@ def call(inputs: list[Tensor], layout: Layout, options: Options, seed: int = 0, 
         layout.ranks,
         layout.blocks,
         key_lengths=options.lengths,
-        key_mask=None if options.mask is None else torch.tensor(options.mask).reshape(layout.batch, layout.tokens),
+        key_mask=None
+        if options.mask is None
+        else torch.tensor(options.mask, dtype=torch.bool).reshape(layout.batch, layout.tokens),
         alibi=None if options.slopes is None else torch.tensor(options.slopes, dtype=torch.float64),
         dropout=options.dropout,
         **arguments,
