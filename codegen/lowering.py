@@ -153,10 +153,12 @@ class _Builder:
     def operands(self, number: int, level: Level | Around, plan: LevelPlan) -> dict[str, Value]:
         live = {}
         fan_in, last = _fan_in(plan, self.sizes)
+        fan_out = _fan_out(plan, self.sizes)
         for factor in plan.factors:
             name = f"level{number}_factor{factor.name[1:]}"
             shape = tuple(self.sizes[i] for i in factor.indices)
-            self.parameters.append(Parameter(name, shape, factor.indices, fan_in[factor.name], factor.name == last))
+            fans = (fan_in[factor.name], fan_out[factor.name])
+            self.parameters.append(Parameter(name, shape, factor.indices, *fans, factor.name == last))
             # Stored with every index a dimension of its own; those of size 1 go when it is first arranged.
             live[factor.name] = Value(f"self.{name}", factor.indices, tuple((i,) for i in factor.indices), shape)
         x = self.value(((TOKENS,), self.solid(plan.activation.indices[1:])), "x")
@@ -291,6 +293,19 @@ def _fan_in(plan: LevelPlan, sizes: dict[str, int]) -> tuple[dict[str, int], str
             fan_in[last] *= sizes[index]
         inside[step.result.name] = tuple(met)
     return fan_in, last
+
+
+def _fan_out(plan: LevelPlan, sizes: dict[str, int]) -> dict[str, int]:
+    """Return for each factor the entries that it makes of a sum: its indices that what it is multiplied with lacks."""
+    inside: dict[str, tuple[Operand, ...]] = {factor.name: (factor,) for factor in plan.factors}
+    fan_out = dict.fromkeys(inside, 1)
+    for step in plan.steps:
+        joins = inside[step.right.name] if step.right else ()
+        for index in {i for factor in joins for i in factor.indices} & set(step.result.indices):
+            if index not in step.left.indices:
+                fan_out[next(factor.name for factor in joins if index in factor.indices)] *= sizes[index]
+        inside[step.result.name] = (*joins, *inside.get(step.left.name, ()))
+    return fan_out
 
 
 def shape_text(shape: Shape) -> str:

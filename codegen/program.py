@@ -105,12 +105,13 @@ Instruction = Take | Arrange | Sum | Matmul | Multiply | Scale | Add
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A factor as stored: its shape in the order of the spec, and the fan-in of the product it takes part in."""
+    """A factor as stored: its shape in the order of the spec, and the fans of the product it takes part in."""
 
     name: str
     shape: tuple[int, ...]
     indices: tuple[str, ...]
     fan_in: int
+    fan_out: int
     last_of_level: bool
 
 

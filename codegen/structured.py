@@ -24,6 +24,7 @@ class StructuredMatrix(nn.Module):
         source: the Python source of the module's torch program.
         target: "torch" or "cpp", what the module was compiled for.
         tokens: the number of tokens for which the torch program is planned, None for one.
+        init: the rule for initial values.
         reason: why that target.
     """
 
@@ -31,6 +32,7 @@ class StructuredMatrix(nn.Module):
     source: str
     target: str
     tokens: int | None
+    init: str
     reason: str
 
     def explain(self) -> str:

@@ -1,0 +1,131 @@
+"""Matrix specs to modules: what is chosen once for all ways to make one, and the class that runs it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mlbtc.codegen.loading import load_class
+from mlbtc.codegen.matrix import build_kernel, generate_matrix
+from mlbtc.codegen.operator import register
+from mlbtc.codegen.structured import NativeMatrix, StructuredMatrix, native_class
+from mlbtc.codegen.targets import TARGETS, check_target, choose_target
+from mlbtc.spec.language import MLBTC
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the class of a compiled module depends on.
+
+    Attributes:
+        spec: without open symbols.
+        tokens: as for `compile_matrix`.
+        target: "torch" or "cpp".
+        optional: whether the torch program stands in for a kernel that cannot be built.
+        init: as for `compile_matrix`.
+    """
+
+    spec: MLBTC
+    tokens: int | None
+    target: str
+    optional: bool
+    init: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A recipe, why its target was taken, and where and in which dtype parameters are made."""
+
+    recipe: Recipe
+    reason: str
+    device: torch.device
+    dtype: torch.dtype
+
+
+def choose(
+    spec: MLBTC,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    tokens: int | None = None,
+    target: str = "auto",
+    init: str = "dense",
+) -> Choice:
+    """Return what the arguments of `compile_matrix` come to, with the defaults that torch has now.
+
+    Raises:
+        BackendError: the target is not available, or it is cpp and there is no compiler.
+    """
+    check_target(target, TARGETS)
+    bound = spec.bind_defaults()
+    place, kind = torch.device(device or torch.get_default_device()), dtype or torch.get_default_dtype()
+    chosen, reason = choose_target(target, place, kind, bound)
+    return Choice(Recipe(bound, tokens, chosen, target == "auto", init), reason, place, kind)
+
+
+def compile_matrix(
+    spec: MLBTC,
+    *,
+    bias: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    tokens: int | None = None,
+    target: str = "auto",
+    init: str = "dense",
+) -> nn.Module:
+    """Return a module that multiplies by the matrix, (..., in) to (..., out).
+
+    Its torch program is emitted, stored in the cache and loaded from there; `module.source` shows it, `module.spec` is
+    the spec with its symbols bound and `module.explain()` says which target runs and why. With the cpp target the
+    module runs a C++ kernel, `module.cpp_source`, which is built at the first call; where a kernel cannot run (another
+    device or dtype, a transform of torch.func) it runs its torch program. Parameters are the same for every target.
+
+    Args:
+        spec: a spec whose symbols are bound or have defaults.
+        bias: whether to add a learnable vector.
+        device: where parameters are made.
+        dtype: of the parameters.
+        tokens: as for `generate_matrix`; for the torch program.
+        target: "torch", "cpp", or "auto" for cpp where the parameters are on the CPU and a C++ compiler is found.
+        init: the rule for initial values, one of `mlbtc.codegen.initial.INITS`.
+
+    Raises:
+        PlanError, GraphError, CodegenError: as for `generate_matrix`.
+        BackendError: the target is not available, or it is cpp and there is no compiler.
+    """
+    choice = choose(spec, device, dtype, tokens, target, init)
+    made: Any = module_class(choice.recipe)(bias=bias, device=choice.device, dtype=choice.dtype)
+    made.reason = choice.reason
+    return made  # type: ignore[no-any-return]
+
+
+def module_class(recipe: Recipe) -> type[Any]:
+    """Return the class of compiled modules for a recipe, the same one each time."""
+    source = generate_matrix(recipe.spec, target="torch", tokens=recipe.tokens, init=recipe.init)
+    key = (source, recipe.target, recipe.optional)
+    if key not in _CLASSES:
+        attributes: dict[str, Any] = {"recipe": recipe, "source": source}
+        attributes |= {name: getattr(recipe, name) for name in ("spec", "target", "tokens", "init")}
+        attributes["__reduce_ex__"] = lambda module, protocol: (_restore, (recipe,), module.__dict__.copy())
+        base: type[StructuredMatrix] = StructuredMatrix
+        if recipe.target == "cpp":
+            kernel = build_kernel(recipe.spec)
+            digest = hashlib.sha256(repr(kernel.matrix).encode()).hexdigest()[:24]
+            attributes |= {"kernel": register(digest, kernel), "key": digest, "optional": recipe.optional}
+            base = NativeMatrix
+        _CLASSES[key] = native_class(load_class(source), base, attributes)
+    return _CLASSES[key]
+
+
+def _restore(recipe: Recipe) -> Any:
+    """Return a module without parameters, for pickle and copy: the class is emitted anew where it does not exist."""
+    made: Any = module_class(recipe)
+    return made.__new__(made)
+
+
+_CLASSES: dict[tuple[str, str, bool], type[Any]] = {}
