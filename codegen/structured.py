@@ -109,7 +109,9 @@ def _refusal(x: Tensor, weight: Tensor) -> str | None:
             return f"autocast to {torch.get_autocast_dtype('cpu')}"
     elif x.dtype != weight.dtype:
         return f"the input is {x.dtype}, the factors are {weight.dtype}"
-    return None if torch.compiler.is_compiling() else _not_plain(x, weight)
+    if torch.compiler.is_compiling():
+        return "an ONNX file holds no kernels" if torch.onnx.is_in_onnx_export() else None
+    return _not_plain(x, weight)
 
 
 def _not_plain(x: Tensor, weight: Tensor) -> str | None:
