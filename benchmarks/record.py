@@ -45,11 +45,14 @@ def _cpu_model(info: Path = Path("/proc/cpuinfo")) -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def as_json(suite: str, settings: Settings, results: Sequence[Result], here: Mapping[str, Any]) -> str:
-    """Return the record of a run: `{"suite", "machine", "settings", "results"}`; times in seconds."""
+def as_json(
+    suite: str, settings: Settings, results: Sequence[Result], here: Mapping[str, Any], command: str = ""
+) -> str:
+    """Return the record of a run: `{"suite", "command", "machine", "settings", "results"}`; times in seconds."""
     how = {**dataclasses.asdict(settings), "dtype": str(settings.dtype).removeprefix("torch.")}
     record = {
         "suite": suite,
+        "command": command,
         "machine": dict(here),
         "settings": how,
         "results": [dataclasses.asdict(result) for result in results],
@@ -91,7 +94,7 @@ def table(results: Sequence[Result]) -> Table:
     for column in ("ms", "quartiles", "time / rival's", "rounds", "error"):
         shown.add_column(column, justify="right", no_wrap=True)
     for result in results:
-        sizes = " ".join(f"{name[0].upper()}{size}" for name, size in result.sizes.items())
+        sizes = " ".join(_short(name, size) for name, size in result.sizes.items())
         rival = next(timing for timing in result.timings if timing.name == result.rival)
         for place, timing in enumerate(result.timings):
             lead = (result.case, sizes, result.mode) if place == 0 else ("", "", "")
@@ -101,6 +104,27 @@ def table(results: Sequence[Result]) -> Table:
             cells = (timing.name, f"{1e3 * timing.seconds:.2f}", f"{low}-{high}", ratio, str(timing.repetitions))
             shown.add_row(*lead, *cells, f"{timing.error:.0e}", end_section=place == len(result.timings) - 1)
     return shown
+
+
+def _short(name: str, size: int) -> str:
+    return f"{size} threads" if name == "threads" else f"{name[0].upper()}{size}"
+
+
+def claims(results: Sequence[Result]) -> str:
+    """Return how many claims were checked and one line for each that does not hold; empty where nothing is claimed."""
+    found = []
+    for result in results:
+        where = f"{result.case}, {', '.join(_short(*size) for size in result.sizes.items())}, {result.mode}"
+        for ours, theirs in result.broken_claims():
+            close = ours.quartiles[0] <= theirs.quartiles[1]
+            times = f"{1e3 * ours.seconds:.3f} ms against {1e3 * theirs.seconds:.3f} ms of {theirs.name}"
+            found.append(f"  {where}: {ours.name} {times}{' (quartiles overlap)' if close else ''}")
+    checked = sum(len(result.claims) for result in results)
+    if not checked:
+        return ""
+    return "\n".join(
+        [f"claims of being no slower: {checked} checked, {len(found)} broken{':' if found else ''}", *found]
+    )
 
 
 def heading(suite: str, settings: Settings, here: Mapping[str, Any]) -> str:

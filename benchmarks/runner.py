@@ -46,12 +46,16 @@ class Case:
         sizes: dimensions by name.
         rival: the name of the candidate that ratios refer to.
         build: takes a seed; returns the candidates of each mode ("forward", "forward+backward").
+        threads: threads of torch for this case; None for those of the settings.
+        claims: pairs of candidates, of which the first is claimed to be no slower than the second.
     """
 
     name: str
     sizes: Mapping[str, int]
     rival: str
     build: Callable[[int], Mapping[str, Sequence[Candidate]]]
+    threads: int | None = None
+    claims: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,13 @@ class Result:
     mode: str
     rival: str
     timings: tuple[Timing, ...]
+    claims: tuple[tuple[str, str], ...] = ()
+
+    def broken_claims(self) -> list[tuple[Timing, Timing]]:
+        """Return pairs of a candidate that was slower than another although the opposite is claimed, and that other."""
+        by_name = {timing.name: timing for timing in self.timings}
+        pairs = [(by_name[a], by_name[b]) for a, b in self.claims if a in by_name and b in by_name]
+        return [(ours, theirs) for ours, theirs in pairs if ours.seconds > theirs.seconds]
 
 
 def run_cases(
@@ -139,10 +150,10 @@ def run_cases(
     """
     results: list[Result] = []
     threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
     try:
         for case in cases:
             progress(f"{case.name}, {', '.join(f'{name} {size}' for name, size in case.sizes.items())}")
+            torch.set_num_threads(case.threads or settings.threads)
             for mode, candidates in case.build(settings.seed).items():
                 results.append(_contest(case, mode, candidates, settings, clock))
     finally:
@@ -161,7 +172,7 @@ def _contest(case: Case, mode: str, candidates: Sequence[Candidate], settings: S
         Timing(name, error, (median := statistics.median(times)), _quartiles(times), median / rival, len(times))
         for name, error, times in zip(names, errors, rounds, strict=True)
     )
-    return Result(case.name, case.sizes, mode, case.rival, timings)
+    return Result(case.name, case.sizes, mode, case.rival, timings, case.claims)
 
 
 def check(candidate: Candidate, where: str, dtype: torch.dtype) -> float:

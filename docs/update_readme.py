@@ -108,6 +108,10 @@ def _result_table(record: dict[str, Any], title: str, ours: str) -> str:
     machine, settings = record["machine"], record["settings"]
     ratios: dict[str, dict[str, str]] = {}
     for result in record["results"]:
+        # A record may hold more widths and threads than a table can show.
+        sizes = {"width": 1024, "threads": settings["threads"], **result["sizes"]}
+        if (sizes["width"], sizes["threads"]) != (1024, settings["threads"]):
+            continue
         timings = {timing["name"]: timing for timing in result["timings"]}
         column = f"{result['mode']}, {result['sizes']['tokens']} tokens"
         if ours in timings:

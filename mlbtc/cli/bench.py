@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,26 +41,65 @@ Backends = Annotated[list[str], typer.Option(help="A backend of mlr_attention; r
 
 
 def linear_command(
-    width: Annotated[int, typer.Option(help="Rows and columns of the matrices, a power of 2.")] = 1024,
-    tokens: Annotated[list[int], typer.Option(help="Tokens per call; repeat for several.")] = [1024],  # noqa: B006
-    threads: Threads = None,
-    seconds: Seconds = 2.0,
+    width: Annotated[list[int] | None, typer.Option(help="Rows and columns, powers of 2; 1024 by default.")] = None,
+    tokens: Annotated[list[int] | None, typer.Option(help="Tokens per call; 1, 64 and 1024 by default.")] = None,
+    threads: Annotated[list[int] | None, typer.Option(help="Threads of torch; its own choice by default.")] = None,
+    case: Annotated[list[str] | None, typer.Option(help="Only cases whose name has this in it.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="All widths, tokens, threads and rivals: hours.")] = False,
+    seconds: Seconds = 1.0,
     repetitions: Repetitions = 5,
     warmup: Warmup = 2,
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
-    """Time emitted modules against nn.Linear with the same matrix and torch.einsum on the same factors.
+    """Time emitted modules against nn.Linear with the same matrix, einsum on the same factors, and other packages.
 
-    Monarch, block tensor trains of rank 1, 2 and 4, four MLR levels, low rank and a butterfly; forward without
-    gradients, then forward and backward with the gradients of the input and of every factor.
+    Monarch, block tensor trains of rank 1, 2 and 4, four MLR levels, low rank, a tensor train, a butterfly, and an MLP
+    of two layers; forward without gradients, then forward and backward with the gradients of the input and the factors.
+    Rivals are nn.Linear, torch.einsum, opt_einsum and, where they are installed, torch-structured, linear-operator and
+    tensorly-torch; with --full also torch.compile. It is claimed that the module of target auto is never slower than
+    torch.einsum, and up to 64 tokens never slower than nn.Linear: what breaks a claim is listed last. Options for sizes
+    and cases may be repeated; without any the command takes about four minutes.
 
-        mlbtc bench linear --tokens 256 --tokens 4096
-        mlbtc bench linear --width 512 --threads 1 --out linear.json
+        mlbtc bench linear --tokens 256 --tokens 4096 --case btt
+        mlbtc bench linear --width 512 --threads 1 --threads 2 --out linear.json
     """
-    from mlbtc.benchmarks.cases import linear_cases
+    import torch
 
-    _run("linear", lambda: linear_cases(width, tokens), threads, seconds, repetitions, warmup, seed, out)
+    from mlbtc.benchmarks import peers
+    from mlbtc.benchmarks.linear import TOKENS, WIDTHS, Sizes, linear_cases
+
+    both = sorted({1, torch.get_num_threads()})
+    several = threads if threads and len(threads) > 1 else both if full and not threads else []
+    sizes = Sizes(
+        widths=width or (WIDTHS if full else (1024,)),
+        tokens=tokens or (TOKENS if full else (1, 64, 1024)),
+        threads=several,
+        cases=case or (),
+        compiled=full,
+    )
+    most = max(several) if several else threads[0] if threads else None
+    _run(
+        "linear", lambda: linear_cases(sizes), most, seconds, repetitions, warmup, seed, out,
+        lambda: {"peers": peers.states()},
+    )  # fmt: skip
+
+
+def figure_command(
+    record: Annotated[Path, typer.Argument(help="What --out of mlbtc bench linear wrote.", metavar="RECORD.json")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The figure; its ending says the format.")] = Path(
+        "bench.png"
+    ),
+) -> None:
+    """Draw a record: how many times faster than the rival, over tokens, our fastest target per case.
+
+    mlbtc bench figure benchmarks/results/linear.json -o linear.png
+    mlbtc bench figure linear.json --out linear.svg
+    """
+    from mlbtc.benchmarks.figure import draw, read
+
+    draw(read(record), out)
+    typer.echo(f"wrote {out}")
 
 
 def attention_command(
@@ -115,7 +156,7 @@ def decode_command(
 
 def _run(
     suite: str, make: Callable[[], list[Case]], threads: int | None, seconds: float, repetitions: int, warmup: int,
-    seed: int, out: Path | None,
+    seed: int, out: Path | None, more: Callable[[], dict[str, object]] = dict,
 ) -> None:  # fmt: skip
     import torch
     from rich.console import Console
@@ -129,7 +170,7 @@ def _run(
     cases = make()
     if out is not None:
         record.check_writable(out)
-    here = record.machine(threads)
+    here = record.machine(threads) | more()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=len(cases), completed=-1)
@@ -140,11 +181,14 @@ def _run(
     plain.width = max(plain.width, TABLE_WIDTH)
     plain.print(record.heading(suite, settings, here), markup=False, soft_wrap=True)
     plain.print(record.table(results))
+    if found := record.claims(results):
+        plain.print(found, markup=False, soft_wrap=True)
     if out is not None:
-        record.write(out, record.as_json(suite, settings, results, here))
+        record.write(out, record.as_json(suite, settings, results, here, shlex.join(["mlbtc", *sys.argv[1:]])))
         plain.print(f"wrote {out}", markup=False, soft_wrap=True)
 
 
 app.command("linear", help=teach(linear_command.__doc__))(linear_command)
+app.command("figure", help=teach(figure_command.__doc__))(figure_command)
 app.command("attention", help=teach(attention_command.__doc__))(attention_command)
 app.command("decode", help=teach(decode_command.__doc__))(decode_command)
