@@ -62,7 +62,7 @@ def tensor_train(factors: Sequence[Tensor], x: Tensor) -> Tensor:
     rows, columns = zip(first.shape[:2], second.shape[1:], strict=True)
     weight = cores.BlockTT(
         [first[None], second[..., None]],
-        tensorized_shape=((rows[0], columns[0]), (rows[1], columns[1])),
+        tensorized_shape=(rows, columns),
         rank=(1, first.shape[-1], 1),
     )
     found: Tensor = functional.factorized_linear(x, weight, in_features=x.shape[1], implementation="factorized")

@@ -113,12 +113,14 @@ def module_class(recipe: Recipe) -> type[Any]:
         attributes |= {name: getattr(recipe, name) for name in ("spec", "target", "tokens", "init")}
         attributes["__reduce_ex__"] = lambda module, protocol: (_restore, (recipe,), module.__dict__.copy())
         base: type[StructuredMatrix] = StructuredMatrix
+        emitted = load_class(source)
         if recipe.target == "cpp":
             kernel = build_kernel(recipe.spec)
             digest = hashlib.sha256(repr(kernel.matrix).encode()).hexdigest()[:24]
             attributes |= {"kernel": register(digest, kernel), "key": digest, "optional": recipe.optional}
+            attributes["factor_names"] = tuple(name for name, _ in emitted(device="meta").named_parameters())
             base = NativeMatrix
-        _CLASSES[key] = native_class(load_class(source), base, attributes)
+        _CLASSES[key] = native_class(emitted, base, attributes)
     return _CLASSES[key]
 
 

@@ -199,5 +199,13 @@ def test_the_kernel_runs() -> None:
     copied = pickle.loads(pickle.dumps(layer))
     assert torch.equal(copied(x), layer(x))
     assert copied.target == "cpp"
+    gated = Gated(8)
+    assert gated.target == "cpp"
+    gated.gate.data.fill_(2)
+    found = torch.autograd.grad(gated(x).square().sum(), [gated.gate, gated.bias])
+    y = x @ gated.to_dense().mT + gated.bias
+    expected = torch.autograd.grad((x + gated.gate * y).square().sum(), [gated.gate, gated.bias])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     traced = torch.compile(layer, fullgraph=True, backend="eager")
     torch.testing.assert_close(traced(x), layer(x))

@@ -291,6 +291,19 @@ class TestCitizens:
         setattr(module, first, nn.Parameter(torch.ones_like(getattr(module, first))))
         close(module(x), oracle(module, name, x))
 
+    def test_parametrized_parameters(self, name: str, target: str) -> None:
+        class Twice(nn.Module):
+            def forward(self, factor: Tensor) -> Tensor:
+                return 2 * factor
+
+        module, x = copy.deepcopy(compiled(name, target)), draw(name, 3)
+        last = [key for key, _ in module.named_parameters() if key != "bias"][-1]
+        other = copy.deepcopy(module)
+        with torch.no_grad():
+            getattr(other, last).mul_(2)
+        nn.utils.parametrize.register_parametrization(module, last, Twice())
+        close(module(x), oracle(other, name, x))
+
     def test_frozen_parameters(self, name: str, target: str) -> None:
         module = copy.deepcopy(compiled(name, target)).requires_grad_(False)
         x = draw(name, 5)
