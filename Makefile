@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow lint bench clean
+.PHONY: help setup demo test test-slow fuzz lint bench clean
 
 help:  ## say what each target does
 	@echo "make TARGET, where TARGET is one of"
@@ -29,6 +29,12 @@ test: $(STAMP)  ## run the tests, without those marked slow
 
 test-slow: $(STAMP)  ## run all tests
 	$(PYTEST) -m "" $(PYTEST_ARGS)
+
+MINUTES ?= 5
+FUZZ_ARGS ?=
+
+fuzz: $(STAMP)  ## read random spec files for MINUTES=5; FUZZ_ARGS='--seed 7' repeats a run, runs/fuzz holds what fails
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(FUZZ_ARGS)
 
 lint: $(STAMP)  ## ruff and mypy, as in CI
 	$(BIN)/ruff check .

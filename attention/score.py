@@ -72,15 +72,15 @@ def score_context(spec: AttentionSpec) -> ScoreContext:
     programs = [program for emitter in emitters for program in emitter.programs]
     # In the order of the spec, whatever side a factor is on.
     named = sorted(
-        ((p, len(program.levels)) for program in programs for p in program.parameters),
-        key=lambda pair: tuple(int(part) for part in pair[0].name.removeprefix("level").split("_factor")),
+        (parameter for program in programs for parameter in program.parameters),
+        key=lambda parameter: tuple(int(part) for part in parameter.name.removeprefix("level").split("_factor")),
     )
     orders: tuple[Order, ...] = tuple(order for program in programs for order in program.orders)
     return ScoreContext(
         features=plan.features,
         sides=sides,
-        parameters=tuple(line for parameter, _ in named for line in parameter_lines(parameter)),
-        stds=tuple((parameter.name, std_text(parameter, levels)) for parameter, levels in named),
+        parameters=tuple(line for parameter in named for line in parameter_lines(parameter)),
+        stds=tuple((parameter.name, std_text(parameter)) for parameter in named),
         orders=tuple((order.name, order_expression(order)) for order in orders),
         functions=(*order_constants(orders), *order_functions(orders)),
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlbtc.errors import MlbtcError
 
-TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-10}
+TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-10, torch.bfloat16: 3e-2}
 """Largest error allowed, as a part of the largest entry of the reference."""
 
 Clock = Callable[[], float]

@@ -22,6 +22,7 @@ from mlbtc.plan import LevelPlan, Plan
 from mlbtc.plan.step import TOKENS, Operand, Step
 from mlbtc.spec.language import MLBTC, Level
 from mlbtc.spec.permutation import positions
+from mlbtc.spec.place import ranges
 
 _CACHE_WAYS = 8
 
@@ -33,7 +34,7 @@ class ChainStep:
     Attributes:
         factor: the position of the factor among all factors of the matrix.
         text: the step in index names.
-        rows: rows of the result's buffer, padding included.
+        rows: rows of the result, padding included.
         forward: the step itself.
         to_input: the gradient of the source.
         to_factor: the gradient of the factor.
@@ -51,7 +52,7 @@ class ChainStep:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One level: `y[rows[i]] += scale * product[i]`, the product of `x[columns[j]]`.
+    """One level: `y[start + rows[i]] += scale * product[i]`, the product of `x[start' + columns[j]]`.
 
     Attributes:
         text: the level as the spec writes it.
@@ -59,6 +60,8 @@ class Chain:
         scale: a number.
         rows: where row i of the product goes; None for row i.
         columns: which column the product's column j is; None for column j.
+        output: `(start, stop)`, the rows of the matrix that the level fills.
+        input: the columns that it fills.
     """
 
     text: str
@@ -66,6 +69,13 @@ class Chain:
     scale: float
     rows: tuple[int, ...] | None
     columns: tuple[int, ...] | None
+    output: tuple[int, int]
+    input: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the product."""
+        return self.output[1] - self.output[0], self.input[1] - self.input[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +116,22 @@ def build_matrix(spec: MLBTC, plan: Plan) -> Matrix:
 
 
 def _chain(level: Level, plan: LevelPlan, sizes: Mapping[str, int], before: int, shape: tuple[int, int]) -> Chain:
+    output, input_ = ((int(start), int(stop)) for start, stop in ranges(level.at, shape))
+    height, width = output[1] - output[0], input_[1] - input_[0]
     layout = row_major(plan.activation.indices[1:], sizes)
     steps = []
     for number, step in enumerate(plan.steps):
         following = plan.steps[number + 1] if number + 1 < len(plan.steps) else None
         if following is None:
-            result, rows = row_major(plan.output[1:], sizes), shape[0]
+            result, rows = row_major(plan.output[1:], sizes), height
         else:
             result, rows = _intermediate(step, following, layout, sizes)
         loops = axes(sizes, layout, row_major(_factor(step).indices, sizes), result)
         steps.append(_step(step, before, rows, loops))
         layout = result
-    rows_to = None if level.rows is None else positions(level.rows, shape[0])
-    columns = None if level.columns is None else positions(level.columns, shape[1])
-    return Chain(str(level), tuple(steps), float(level.scale), rows_to, columns)
+    rows_to = None if level.rows is None else positions(level.rows, height)
+    columns = None if level.columns is None else positions(level.columns, width)
+    return Chain(str(level), tuple(steps), float(level.scale), rows_to, columns, output, input_)
 
 
 def _factor(step: Step) -> Operand:

@@ -60,6 +60,7 @@ def emit_kernel(
     directions: Sequence[Direction],
     storage: Storage,
     machine: Machine,
+    groups: int | None = None,
 ) -> str:
     """Return C++ source with the entry points `forward`, `backward` or both.
 
@@ -70,6 +71,7 @@ def emit_kernel(
         directions: the product, the gradients of input, factors and bias, or both.
         storage: of x, y and bias; factors are in the type that is computed in.
         machine: what to tune for.
+        groups: groups of tokens in a chunk, at most; None for as many as the caches take.
     """
     stored, real = STORAGES[storage]
     lanes = machine.vector_bytes // (8 if real == "double" else 4)
@@ -90,16 +92,18 @@ def emit_kernel(
         contractions=tuple({c.name: c for w in reversed(writers.values()) for c in w.contractions}.values()),
         factor_gradients=tuple(g for writer in writers.values() for g in writer.factor_gradients),
         outer_products=tuple(p for writer in writers.values() for p in writer.outer_products),
-        most_groups=_MOST_GROUPS,
-        passes=tuple(_pass(d, writer, lanes * number_bytes) for d, writer in writers.items()),
+        most_groups=max(_MOST_GROUPS, groups or 0),
+        passes=tuple(_pass(d, writer, lanes * number_bytes, groups) for d, writer in writers.items()),
     )
     return render("matrix_cpp.cpp.jinja", context=context)
 
 
-def _pass(direction: Direction, writer: _Writer, vector_bytes: int) -> PassContext:
+def _pass(direction: Direction, writer: _Writer, vector_bytes: int, groups: int | None) -> PassContext:
     # As many groups of two vectors of tokens as let all rows of a chunk stay in the second cache.
-    groups = max(1, min(_MOST_GROUPS, _CACHE_BYTES // (writer.total_rows * 2 * vector_bytes)))
-    return PassContext(direction, groups, tuple(writer.buffers.items()), writer.total_rows, tuple(writer.body))
+    fitting = max(1, min(_MOST_GROUPS, _CACHE_BYTES // (writer.total_rows * 2 * vector_bytes)))
+    return PassContext(
+        direction, groups or fitting, tuple(writer.buffers.items()), writer.total_rows, tuple(writer.body)
+    )
 
 
 def _orders(matrix: Matrix) -> Iterable[tuple[str, str]]:
@@ -113,6 +117,18 @@ def _orders(matrix: Matrix) -> Iterable[tuple[str, str]]:
 # Functions ------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a buffer: from `start` on, `stride` from one group of tokens to the next."""
+
+    buffer: str
+    stride: int
+    start: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.buffer} + {self.start} * L" if self.start else self.buffer
+
+
 class _Writer:
     """Collects functions, buffers and calls."""
 
@@ -124,6 +140,7 @@ class _Writer:
         self.buffers: dict[str, int] = {}
         self.total_rows = 0
         self.body: list[LevelContext] = []
+        self.lines: list[str] = []
         self.write()
 
     def write(self) -> None:
@@ -225,20 +242,28 @@ class _Writer:
         )
         return name
 
-    def gather(self, source: str, order: str, scale: float, rows: int, target: str) -> str:
-        return f"gather_rows<L, {rows}>({source}, {order}, Real({scale!r}), groups, {target}, share);"
+    def gather(self, source: Rows, order: str, scale: float, rows: int, target: str) -> Rows:
+        """Return a buffer and the call that fills it with rows of another one."""
+        made = Rows(target, rows)
+        self.lines.append(
+            f"gather_rows<L, {rows}, {source.stride}>({source}, {order}, Real({scale!r}), groups, {made}, share);"
+        )
+        return made
 
-    def scatter(self, source: str, order: str, rows: int, target: str, add: bool) -> str:
-        return f"scatter_rows<L, {rows}, {_bool(add)}>({source}, {order}, groups, {target}, share);"
+    def scatter(self, source: Rows, order: str, target: Rows, add: bool) -> str:
+        shape = f"L, {source.stride}, {target.stride}, {_bool(add)}"
+        return f"scatter_rows<{shape}>({source}, {order}, groups, {target}, share);"
 
-    def source(self, number: int, chain: Chain, lines: list[str]) -> str:
-        """Return the buffer with the columns of x as a level sees them."""
+    def source(self, number: int, chain: Chain) -> Rows:
+        """Return the columns of x as a level sees them."""
+        columns = Rows("x_rows", self.matrix.shape[1], chain.input[0])
         if chain.columns is None:
-            return "x_rows"
-        columns = self.matrix.shape[1]
-        target = self.buffer("columns_rows", columns)
-        lines.append(self.gather("x_rows", f"level{number}_columns", 1.0, columns, target))
-        return target
+            return columns
+        target = self.buffer("columns_rows", self.matrix.shape[1])
+        return self.gather(columns, f"level{number}_columns", 1.0, chain.shape[1], target)
+
+    def clear(self, name: str, rows: int) -> str:
+        return f"clear_rows<L, {rows}>(groups, {name}, share);"
 
 
 class _Forward(_Writer):
@@ -249,28 +274,32 @@ class _Forward(_Writer):
         self.buffer("y_rows", out)
         for place in range(min(2, max(len(chain.steps) - 1 for chain in self.matrix.chains))):
             self.buffer(f"z{place}_rows", max(between))
-        for number, chain in enumerate(self.matrix.chains):
-            lines: list[str] = []
-            self.level(number, chain, lines)
-            self.body.append(LevelContext(chain.text, tuple(lines)))
+        cleared, adds = _writes([chain.output for chain in self.matrix.chains], out)
+        if cleared:
+            self.body.append(LevelContext("levels add to parts of the rows", (self.clear("y_rows", out),)))
+        for number, (chain, add) in enumerate(zip(self.matrix.chains, adds, strict=True)):
+            self.lines = []
+            self.level(number, chain, add)
+            self.body.append(LevelContext(chain.text, tuple(self.lines)))
 
-    def level(self, number: int, chain: Chain, lines: list[str]) -> None:
+    def level(self, number: int, chain: Chain, add: bool) -> None:
         out = self.matrix.shape[0]
-        source, source_rows = self.source(number, chain, lines), self.matrix.shape[1]
+        result = Rows("y_rows", out, chain.output[0])
+        source = self.source(number, chain)
         for place, step in enumerate(chain.steps):
             last = place == len(chain.steps) - 1
-            target = f"z{place % 2}_rows"
+            target = Rows(f"z{place % 2}_rows", step.rows)
             if last:
-                target = "y_rows" if chain.rows is None else self.buffer("level_rows", out)
-            add = last and number > 0 and chain.rows is None
+                target = result if chain.rows is None else Rows(self.buffer("level_rows", out), step.rows)
             name = self.contract(
-                f"level{number}_step{place}", step.text, step.forward, (source_rows, step.rows),
+                f"level{number}_step{place}", step.text, step.forward, (source.stride, target.stride),
                 chain.scale if last else 1,
             )  # fmt: skip
-            lines.append(f"{name}<N, {_bool(add)}>({source}, w[{step.factor}], {target}, groups, share);")
-            source, source_rows = target, step.rows
+            adds = add and last and chain.rows is None
+            self.lines.append(f"{name}<N, {_bool(adds)}>({source}, w[{step.factor}], {target}, groups, share);")
+            source = target
         if chain.rows is not None:
-            lines.append(self.scatter(source, f"level{number}_rows", out, "y_rows", number > 0))
+            self.lines.append(self.scatter(source, f"level{number}_rows", result, add))
 
 
 class _Backward(_Writer):
@@ -286,51 +315,75 @@ class _Backward(_Writer):
         widest = max((step.rows for chain in self.matrix.chains for step in chain.steps[:-1]), default=0)
         for place in range(min(2, deepest)):
             self.buffer(f"to_z{place}_rows", widest)
-        for number, chain in enumerate(self.matrix.chains):
-            self.level(number, chain)
+        cleared, adds = _writes([chain.input for chain in self.matrix.chains], in_)
+        if cleared:
+            to_x = (self.clear("to_x_rows", in_),)
+            self.body.append(LevelContext("levels add to parts of the input's gradient", (), to_x=to_x))
+        for number, (chain, add) in enumerate(zip(self.matrix.chains, adds, strict=True)):
+            self.level(number, chain, add)
 
-    def level(self, number: int, chain: Chain) -> None:
+    def level(self, number: int, chain: Chain, add: bool) -> None:
         out, in_ = self.matrix.shape
         forward: list[str] = []
-        sources = self.recompute(number, chain, forward)
         lines: list[str] = []
-        gradient = "y_rows"
+        self.lines = forward
+        sources = self.recompute(number, chain)
+        self.lines = lines
+        gradient = Rows("y_rows", out, chain.output[0])
         if chain.rows is not None or chain.scale != 1:
-            gradient = self.buffer("level_rows", out)
             order = f"level{number}_rows" if chain.rows is not None else "nullptr"
-            lines.append(self.gather("y_rows", order, chain.scale, out, gradient))
+            gradient = self.gather(gradient, order, chain.scale, chain.shape[0], self.buffer("level_rows", out))
         to_x: list[str] = []
         for place in reversed(range(len(chain.steps))):
-            step, (source, source_rows) = chain.steps[place], sources[place]
+            step, source = chain.steps[place], sources[place]
             stem = f"level{number}_step{place}"
-            label, stem_rows = f"the factor's gradient of {step.text}", (source_rows, step.rows)
+            label, strides = f"the factor's gradient of {step.text}", (source.stride, gradient.stride)
             if step.by_runs:
-                name, count = self.add_outer_products(f"{stem}_to_factor", label, step.by_runs, stem_rows), "tokens"
+                name, count = self.add_outer_products(f"{stem}_to_factor", label, step.by_runs, strides), "tokens"
             else:
-                name, count = self.differentiate(f"{stem}_to_factor", label, step.to_factor, stem_rows), "groups"
+                name, count = self.differentiate(f"{stem}_to_factor", label, step.to_factor, strides), "groups"
             lines.append(f"{name}<N>({source}, {gradient}, to.factors[{step.factor}], {count}, share);")
+            whole = Rows("to_x_rows", in_, chain.input[0])
+            if place:
+                target, adds, into = Rows(f"to_z{(place - 1) % 2}_rows", source.stride), False, lines
+            elif chain.columns is None:
+                target, adds, into = whole, add, to_x
+            else:
+                target, adds, into = Rows(self.buffer("to_columns_rows", in_), chain.shape[1]), False, to_x
             name = self.contract(f"{stem}_to_input", f"the input's gradient of {step.text}", step.to_input,
-                                 (step.rows, source_rows))  # fmt: skip
-            target, add, into = f"to_z{(place - 1) % 2}_rows", False, lines
-            if not place:
-                target, add, into = "to_x_rows", number > 0, to_x
-                if chain.columns is not None:
-                    target, add = self.buffer("to_columns_rows", in_), False
-            into.append(f"{name}<N, {_bool(add)}>({gradient}, w[{step.factor}], {target}, groups, share);")
+                                 (gradient.stride, target.stride))  # fmt: skip
+            into.append(f"{name}<N, {_bool(adds)}>({gradient}, w[{step.factor}], {target}, groups, share);")
             gradient = target
         if chain.columns is not None:
-            to_x.append(self.scatter(gradient, f"level{number}_columns", in_, "to_x_rows", number > 0))
+            to_x.append(self.scatter(gradient, f"level{number}_columns", whole, add))
         self.body.append(LevelContext(chain.text, tuple(lines), tuple(forward), tuple(to_x)))
 
-    def recompute(self, number: int, chain: Chain, lines: list[str]) -> list[tuple[str, int]]:
-        """Call all steps but the last and return, per step, the buffer that it reads and its rows."""
-        sources = [(self.source(number, chain, lines), self.matrix.shape[1])]
+    def recompute(self, number: int, chain: Chain) -> list[Rows]:
+        """Call all steps but the last and return what each step reads."""
+        sources = [self.source(number, chain)]
         for place, step in enumerate(chain.steps[:-1]):
-            source, source_rows = sources[-1]
-            name = self.contract(f"level{number}_step{place}", step.text, step.forward, (source_rows, step.rows))
-            lines.append(f"{name}<N, false>({source}, w[{step.factor}], z{place}_rows, groups, share);")
-            sources.append((f"z{place}_rows", step.rows))
+            source, target = sources[-1], Rows(f"z{place}_rows", step.rows)
+            name = self.contract(f"level{number}_step{place}", step.text, step.forward, (source.stride, target.stride))
+            self.lines.append(f"{name}<N, false>({source}, w[{step.factor}], {target}, groups, share);")
+            sources.append(target)
         return sources
+
+
+def _writes(sides: Sequence[tuple[int, int]], size: int) -> tuple[bool, list[bool]]:
+    """Return whether all rows have to be cleared first, and for each range of rows whether it is added to.
+
+    They need not be where every range either is new or was written before, and none is left out.
+    """
+    written: list[tuple[int, int]] = []
+    adds = []
+    for start, stop in sides:
+        held = sum(max(0, min(stop, b) - max(start, a)) for a, b in written)
+        if 0 < held < stop - start:
+            return True, [True] * len(sides)
+        adds.append(held > 0)
+        written += [] if held else [(start, stop)]
+    cleared = sum(b - a for a, b in written) < size
+    return cleared, [True] * len(sides) if cleared else adds
 
 
 # Text -----------------------------------------------------------------------------------------------------------------

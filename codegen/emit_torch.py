@@ -20,12 +20,13 @@ from mlbtc.codegen.program import (
     Add,
     Arrange,
     Instruction,
+    Join,
     Matmul,
-    Multiply,
     Order,
     Parameter,
     Program,
     Scale,
+    Slice,
     Sum,
     Take,
 )
@@ -46,7 +47,7 @@ class MatrixContext:
         class_name: a validated identifier.
         out_features, in_features: the shape.
         parameters: lines of code that make the factors.
-        orders: pairs of a buffer name and the expression that makes it.
+        orders: for each stored order the name of its buffer, its size and the expression that makes it.
         functions: source of the constants and functions the file needs.
         levels: pairs of the lines of a comment and the lines of code of a level.
         counts_tokens: whether a line of code needs the number of tokens.
@@ -61,7 +62,7 @@ class MatrixContext:
     out_features: int
     in_features: int
     parameters: tuple[str, ...]
-    orders: tuple[tuple[str, str], ...]
+    orders: tuple[tuple[str, int, str], ...]
     functions: tuple[str, ...]
     levels: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
     counts_tokens: bool
@@ -93,7 +94,9 @@ def emit_matrix(
     Raises:
         CodegenError: the class name is no identifier.
     """
-    levels = tuple((comment_lines(c), code_lines(level)) for c, level in zip(comments, program.levels, strict=True))
+    parts = [*zip(comments, program.levels, strict=True)]
+    parts += [("the rows of the levels together", program.assembly)] if program.assembly else []
+    levels = tuple((comment_lines(comment), code_lines(level)) for comment, level in parts)
     context = MatrixContext(
         summary=textwrap.fill(summary, LINE - 3),
         header=header,
@@ -101,7 +104,7 @@ def emit_matrix(
         out_features=program.shape[0],
         in_features=program.shape[1],
         parameters=tuple(line for parameter in program.parameters for line in parameter_lines(parameter)),
-        orders=tuple((order.name, order_expression(order)) for order in program.orders),
+        orders=tuple((order.name, order.size, order_expression(order)) for order in program.orders),
         functions=(*order_constants(program.orders), *order_functions(program.orders)),
         levels=levels,
         counts_tokens=any(TOKENS_USED.search(line) for _, lines in levels for line in lines),
@@ -201,6 +204,9 @@ def code_lines(level: tuple[Instruction, ...]) -> tuple[str, ...]:
         parts = [f"{name} = {_expression(instruction)}"]
         if isinstance(instruction, Arrange) and len(parts[0]) > LINE - 8:
             parts = [f"{name} = {source}{call}" for source, call in _calls(instruction)]
+        if isinstance(instruction, Join) and len(parts[0]) > LINE - 8:
+            joined = textwrap.wrap(", ".join(_joined(instruction.sources)), LINE - 16, break_on_hyphens=False)
+            parts = [f"{name} = torch.cat(", "    (", *(f"        {line}" for line in joined), "    ),", "    1,", ")"]
         # Behind the code where both fit into a line, else above it.
         fits = len(parts[-1]) + len(comment) + 10 <= LINE
         lines += [*parts[:-1], f"{parts[-1]}  {comment}"] if fits else [*comment_lines(comment[2:]), *parts]
@@ -211,19 +217,26 @@ def _expression(instruction: Instruction) -> str:
     match instruction:
         case Take(source=source, order=order):
             return f"{source}.index_select(1, {order})"
+        case Slice(source=source, start=start, stop=stop):
+            return f"{source}[:, {start}:{stop}]"
+        case Join(sources=sources):
+            return f"torch.cat(({', '.join(_joined(sources))}), 1)"
         case Arrange():
             return _arrange(instruction)
         case Sum(source=source, dims=dims):
             return f"{source}.sum(dim={dims[0] if len(dims) == 1 else dims})"
         case Matmul(left=left, right=right, batched=batched):
             return f"torch.{'bmm' if batched else 'mm'}({left}, {right})"
-        case Multiply(left=left, right=right):
-            return f"{left} * {right}"
         case Scale(source=source, factor=factor):
             return f"{factor!r} * {source}"
         case Add(left=left, right=right):
             return f"{left} + {right}"
     raise AssertionError(f"unknown instruction {instruction!r}")
+
+
+def _joined(sources: tuple[str | int, ...]) -> list[str]:
+    like = next(source for source in sources if isinstance(source, str))
+    return [s if isinstance(s, str) else f"{like}.new_zeros({TOKENS_DIM}, {s})" for s in sources]
 
 
 def _arrange(instruction: Arrange) -> str:

@@ -37,14 +37,14 @@ def check_init(init: str) -> str:
 
 def std_texts(program: Program, init: str) -> dict[str, str]:
     """Return for each factor of a program its standard deviation under a rule, as an expression of its fans."""
-    return {parameter.name: std_text(parameter, len(program.levels), init) for parameter in program.parameters}
+    return {parameter.name: std_text(parameter, init) for parameter in program.parameters}
 
 
-def std_text(parameter: Parameter, levels: int, init: str = "dense") -> str:
-    """Return the standard deviation of a factor of a matrix of so many levels under a rule, as an expression."""
+def std_text(parameter: Parameter, init: str = "dense") -> str:
+    """Return the standard deviation of a factor under a rule, as an expression of its fans."""
     match init:
         case "dense":
-            return f"{parameter.fan_in * (levels if parameter.last_of_level else 1)}**-0.5"
+            return f"{parameter.fan_in * (parameter.levels if parameter.last_of_level else 1)}**-0.5"
         case "mup":
             return f"{parameter.fan_in}**-0.5"
         case _:

@@ -39,13 +39,21 @@ class Kernel:
         matrix: the chains.
         header: the first line of the source and its further lines.
         product: the same with operations of torch, for gradients of gradients.
+        groups: groups of tokens in a chunk, at most; None for as many as the caches take.
         folder: where libraries are kept; None for the cache.
     """
 
     folder: Path | None = None
 
-    def __init__(self, name: str, matrix: Matrix, header: tuple[str, tuple[str, ...]], product: Product) -> None:
-        self.name, self.matrix, self.header, self.product = name, matrix, header, product
+    def __init__(
+        self,
+        name: str,
+        matrix: Matrix,
+        header: tuple[str, tuple[str, ...]],
+        product: Product,
+        groups: int | None = None,
+    ) -> None:
+        self.name, self.matrix, self.header, self.product, self.groups = name, matrix, header, product, groups
         self._functions: dict[tuple[str, torch.dtype], Any] = {}
         self._pointers = _POINTER * len(matrix.factor_sizes)
 
@@ -55,7 +63,9 @@ class Kernel:
         """Return the C++ source for a dtype."""
         storage = cast(Storage, str(dtype).removeprefix("torch."))
         machine = Machine(native.vector_bytes())
-        return emit_kernel(self.matrix, *self.header, directions=directions, storage=storage, machine=machine)
+        return emit_kernel(
+            self.matrix, *self.header, directions=directions, storage=storage, machine=machine, groups=self.groups
+        )
 
     def function(self, direction: Direction, dtype: torch.dtype) -> Any:
         """Return an entry point, built now if it has to be.

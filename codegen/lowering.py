@@ -17,13 +17,14 @@ from mlbtc.codegen.program import (
     Arrange,
     Dim,
     Instruction,
+    Join,
     Matmul,
-    Multiply,
     Order,
     Parameter,
     Program,
     Scale,
     Shape,
+    Slice,
     Sum,
     Take,
     Value,
@@ -33,6 +34,7 @@ from mlbtc.plan.build import LevelPlan, Plan
 from mlbtc.plan.step import HEADS, TOKENS, Operand, Step
 from mlbtc.spec.language import MLBTC, Level
 from mlbtc.spec.permutation import Permutation
+from mlbtc.spec.place import Place, ranges
 
 Groups = tuple[tuple[str, ...], ...]
 
@@ -44,6 +46,7 @@ class Around:
     scale: float | int = 1
     rows: Permutation = None
     columns: Permutation = None
+    at: Place | None = None
 
 
 def lower(spec: MLBTC, plan: Plan) -> Program:
@@ -63,15 +66,32 @@ def lower_terms(
     """Turn a sum of planned terms into a program.
 
     Args:
-        shape: what permutations move: rows of the result, columns of the input.
+        shape: what permutations move and places are parts of: rows of the result, columns of the input.
         terms: for each the number that names its factors, what is around it, and its plan with numbers for sizes.
         start: results are called t1, t2, ... from here on.
         prefix: in front of the names of stored orders.
     """
     builder = _Builder(shape, start, prefix)
-    for number, around, plan in terms:
-        builder.add_level(number, around, plan)
+    places = [_numbers(around, shape) for _, around, _ in terms]
+    for (number, around, plan), place, levels in zip(terms, places, _most_levels(places), strict=True):
+        builder.add_level(number, around, plan, place, levels)
     return builder.program()
+
+
+Rectangle = tuple[tuple[int, int], tuple[int, int]]
+
+
+def _numbers(level: Level | Around, shape: tuple[int, int]) -> Rectangle:
+    rows, columns = ((int(start), int(stop)) for start, stop in ranges(level.at, shape))
+    return rows, columns
+
+
+def _most_levels(places: Sequence[Rectangle]) -> list[int]:
+    """Return for each place how many of them one of its rows is in, at most."""
+    sides = [rows for rows, _ in places]
+    # A row with the most of them is the first one of some place.
+    held = {start: sum(a <= start < b for a, b in sides) for start, _ in sides}
+    return [max(count for start, count in held.items() if a <= start < b) for a, b in sides]
 
 
 def require_numbers(spec: MLBTC) -> None:
@@ -100,11 +120,51 @@ class _Builder:
         self.orders: list[Order] = []
         self.sizes: dict[str, int] = {}
         self.count = start
-        self.total: str | None = None
+        # The sums of the levels that fill the same rows, by these rows.
+        self.totals: dict[tuple[int, int], str] = {}
 
     def program(self) -> Program:
-        assert self.total is not None
-        return Program(self.shape, tuple(self.parameters), tuple(self.orders), tuple(self.levels), self.total)
+        levels, self.current = tuple(self.levels), []
+        result = self.assemble()
+        assembly = tuple(self.current)
+        return Program(self.shape, tuple(self.parameters), tuple(self.orders), levels, result, assembly)
+
+    def assemble(self) -> str:
+        """Return the result: what fills different rows is joined, what overlaps is added."""
+        if len(self.totals) == 1 and (only := next(iter(self.totals))) == (0, self.shape[0]):
+            return self.totals[only]
+        layers: list[list[tuple[int, int]]] = []
+        for rows in sorted(self.totals):
+            free = next((layer for layer in layers if layer[-1][1] <= rows[0]), None)
+            if free is None:
+                layers.append(free := [])
+            free.append(rows)
+        total = self.join(layers[0])
+        for layer in layers[1:]:
+            result, right = self.whole(), self.join(layer)
+            self.current.append(Add(result, total, right))
+            total = result.name
+        return total
+
+    def join(self, layer: Sequence[tuple[int, int]]) -> str:
+        """Return the value of rows that do not overlap, in order, with zeros between."""
+        sources: list[str | int] = []
+        done = 0
+        for start, stop in layer:
+            sources += [start - done] if start > done else []
+            sources.append(self.totals[start, stop])
+            done = stop
+        sources += [self.shape[0] - done] if done < self.shape[0] else []
+        if len(sources) == 1:
+            return str(sources[0])
+        result = self.whole()
+        self.current.append(Join(result, tuple(sources)))
+        return result.name
+
+    def whole(self) -> Value:
+        """Return a new value with all rows of the matrix."""
+        self.count += 1
+        return Value(f"t{self.count}", (TOKENS, "rows"), ((TOKENS,), ("rows",)), (TOKENS_DIM, self.shape[0]))
 
     # Values -----------------------------------------------------------------------------------------------------
 
@@ -126,10 +186,12 @@ class _Builder:
 
     # Levels -----------------------------------------------------------------------------------------------------
 
-    def add_level(self, number: int, level: Level | Around, plan: LevelPlan) -> None:
+    def add_level(self, number: int, level: Level | Around, plan: LevelPlan, place: Rectangle, levels: int) -> None:
+        rows, columns = place
         self.current = []
         self.sizes = {name: int(size) for name, size in plan.sizes}
-        live = self.operands(number, level, plan)
+        live = self.factors(number, plan, levels)
+        live["x"] = self.activation(number, level, plan, columns)
         for position, step in enumerate(plan.steps):
             last = position == len(plan.steps) - 1
             live[step.result.name] = self.step(step, live, last)
@@ -138,19 +200,19 @@ class _Builder:
         groups = (self.solid(row), self.solid([i for i in plan.output if i not in row]))
         result = self.arrange(live[plan.steps[-1].result.name], groups)
         if level.rows is not None:
-            result = self.take(result, Order(f"{self.prefix}level{number}_rows", level.rows, self.shape[0], True))
+            result = self.take(result, Order(f"{self.prefix}level{number}_rows", level.rows, rows[1] - rows[0], True))
         if level.scale != 1:
             scaled = self.value(result.groups)
             self.current.append(Scale(scaled, result.name, level.scale))
             result = scaled
-        if self.total is not None:
+        if rows in self.totals:
             total = self.value(result.groups)
-            self.current.append(Add(total, self.total, result.name))
+            self.current.append(Add(total, self.totals[rows], result.name))
             result = total
-        self.total = result.name
+        self.totals[rows] = result.name
         self.levels.append(tuple(self.current))
 
-    def operands(self, number: int, level: Level | Around, plan: LevelPlan) -> dict[str, Value]:
+    def factors(self, number: int, plan: LevelPlan, levels: int) -> dict[str, Value]:
         live = {}
         fan_in, last = _fan_in(plan, self.sizes)
         fan_out = _fan_out(plan, self.sizes)
@@ -158,14 +220,21 @@ class _Builder:
             name = f"level{number}_factor{factor.name[1:]}"
             shape = tuple(self.sizes[i] for i in factor.indices)
             fans = (fan_in[factor.name], fan_out[factor.name])
-            self.parameters.append(Parameter(name, shape, factor.indices, *fans, factor.name == last))
+            self.parameters.append(Parameter(name, shape, factor.indices, *fans, factor.name == last, levels))
             # Stored with every index a dimension of its own; those of size 1 go when it is first arranged.
             live[factor.name] = Value(f"self.{name}", factor.indices, tuple((i,) for i in factor.indices), shape)
-        x = self.value(((TOKENS,), self.solid(plan.activation.indices[1:])), "x")
-        if level.columns is not None:
-            x = self.take(x, Order(f"{self.prefix}level{number}_columns", level.columns, self.shape[1], False))
-        live["x"] = x
         return live
+
+    def activation(self, number: int, level: Level | Around, plan: LevelPlan, columns: tuple[int, int]) -> Value:
+        x = self.value(((TOKENS,), self.solid(plan.activation.indices[1:])), "x")
+        if columns != (0, self.shape[1]):
+            part = self.value(x.groups)
+            self.current.append(Slice(part, x.name, *columns))
+            x = part
+        if level.columns is not None:
+            size = columns[1] - columns[0]
+            x = self.take(x, Order(f"{self.prefix}level{number}_columns", level.columns, size, False))
+        return x
 
     def take(self, source: Value, order: Order) -> Value:
         # y[rows[i]] = z[i] is a gather with the inverse order, x_level[j] = x[columns[j]] one with the order itself.
@@ -189,8 +258,7 @@ class _Builder:
         summed = tuple(i for i in x_names if i in w_names and i not in kept)
         m = tuple(i for i in w_names if i not in x_names)
         n = tuple(i for i in x_names if i not in w_names and i != TOKENS) + ((TOKENS,) if TOKENS in x_names else ())
-        if not summed:
-            return self.multiply(x, w, batch, m, n)
+        # A product without a sum is one over a single term, so that a counter of matrix products sees every MAC.
         return self.matmul(x, w, batch, summed, m, n, last)
 
     def matmul(
@@ -205,21 +273,6 @@ class _Builder:
             left, right = self.arrange(w, (*lead, m, summed)), self.arrange(x, (*lead, summed, n))
             result = self.value((*lead, m, n))
         self.current.append(Matmul(result, left.name, right.name, bool(batch)))
-        return result
-
-    def multiply(self, x: Value, w: Value, batch: tuple[str, ...], m: tuple[str, ...], n: tuple[str, ...]) -> Value:
-        """Multiply without a sum; tokens lead, so that a diagonal needs no transposition."""
-        rest = n[:-1] if n and n[-1] == TOKENS else n
-        if m or rest:
-            lead: Groups = ((TOKENS,),) if TOKENS in n else ()
-            left = self.arrange(x, (*lead, batch, rest, ()))
-            right = self.arrange(w, (batch, (), m))
-            result = self.value((*lead, batch, rest, m))
-        else:
-            lead = ((TOKENS,),) if TOKENS in n else ()
-            left, right = self.arrange(x, (*lead, batch)), self.arrange(w, (batch,))
-            result = self.value((*lead, batch))
-        self.current.append(Multiply(result, left.name, right.name))
         return result
 
     def reduce(self, source: Value, names: list[str]) -> Value:

@@ -70,8 +70,12 @@ def generate_matrix(
     )
 
 
-def build_kernel(spec: MLBTC) -> Kernel:
+def build_kernel(spec: MLBTC, groups: int | None = None) -> Kernel:
     """Return the kernel of a spec, not yet built.
+
+    Args:
+        spec: a spec without open symbols.
+        groups: groups of tokens in a chunk, at most; None for as many as the caches take.
 
     Raises:
         PlanError: a symbol has no value.
@@ -83,7 +87,7 @@ def build_kernel(spec: MLBTC) -> Kernel:
     assert isinstance(report, Report)
     summary = f"{spec.name}: a {spec.shape[0]} x {spec.shape[1]} structured matrix, emitted by mlbtc."
     header = (summary, _header(spec, plan, report))
-    return Kernel(class_name_of(spec.name), build_matrix(spec, plan), header, reference(spec))
+    return Kernel(class_name_of(spec.name), build_matrix(spec, plan), header, reference(spec), groups)
 
 
 def _header(spec: MLBTC, plan: Plan, report: Report) -> tuple[str, ...]:

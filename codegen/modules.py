@@ -11,8 +11,9 @@ import torch
 from mlbtc.codegen.loading import load_class
 from mlbtc.codegen.matrix import build_kernel, generate_matrix
 from mlbtc.codegen.operator import register
-from mlbtc.codegen.structured import NativeMatrix, StructuredMatrix, native_class
+from mlbtc.codegen.structured import MultipliedOut, NativeMatrix, StructuredMatrix, native_class
 from mlbtc.codegen.targets import TARGETS, check_target, choose_target
+from mlbtc.codegen.tuning import Candidate, recall
 from mlbtc.spec.language import MLBTC
 
 if TYPE_CHECKING:
@@ -25,22 +26,20 @@ class Recipe:
 
     Attributes:
         spec: without open symbols.
-        tokens: as for `compile_matrix`.
-        target: "torch" or "cpp".
+        candidate: how it runs.
         optional: whether the torch program stands in for a kernel that cannot be built.
-        init: as for `compile_matrix`.
+        init: the rule for initial values.
     """
 
     spec: MLBTC
-    tokens: int | None
-    target: str
+    candidate: Candidate
     optional: bool
-    init: str
+    init: str = "dense"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A recipe, why its target was taken, and where and in which dtype parameters are made."""
+    """A recipe, why its candidate was taken, and where and in which dtype parameters are made."""
 
     recipe: Recipe
     reason: str
@@ -56,7 +55,9 @@ def choose(
     target: str = "auto",
     init: str = "dense",
 ) -> Choice:
-    """Return what the arguments of `compile_matrix` come to, with the defaults that torch has now.
+    """Return what the arguments of `compile_matrix` come to: what autotune measured where it did, else by rule.
+
+    Device and dtype are those that torch makes tensors with where they are None.
 
     Raises:
         BackendError: the target is not available, or it is cpp and there is no compiler.
@@ -64,8 +65,18 @@ def choose(
     check_target(target, TARGETS)
     bound = spec.bind_defaults()
     place, kind = torch.device(device or torch.get_default_device()), dtype or torch.get_default_dtype()
-    chosen, reason = choose_target(target, place, kind, bound)
-    return Choice(Recipe(bound, tokens, chosen, target == "auto", init), reason, place, kind)
+    candidate, reason = _candidate(bound, place, kind, tokens, target)
+    return Choice(Recipe(bound, candidate, target == "auto", init), reason, place, kind)
+
+
+def _candidate(
+    spec: MLBTC, device: torch.device, dtype: torch.dtype, tokens: int | None, target: str
+) -> tuple[Candidate, str]:
+    tuned = recall(spec, dtype, torch.get_num_threads(), tokens) if target == "auto" and device.type == "cpu" else None
+    if tuned is not None:
+        return tuned.best.candidate, tuned.reason
+    chosen, reason = choose_target(target, device, dtype, spec)
+    return Candidate(chosen, tokens), reason
 
 
 def compile_matrix(
@@ -99,24 +110,30 @@ def compile_matrix(
         BackendError: the target is not available, or it is cpp and there is no compiler.
     """
     choice = choose(spec, device, dtype, tokens, target, init)
-    made: Any = module_class(choice.recipe)(bias=bias, device=choice.device, dtype=choice.dtype)
+    made: Any = recipe_class(choice.recipe)(bias=bias, device=choice.device, dtype=choice.dtype)
     made.reason = choice.reason
     return made  # type: ignore[no-any-return]
 
 
-def module_class(recipe: Recipe) -> type[Any]:
+def module_class(spec: MLBTC, candidate: Candidate, optional: bool, init: str = "dense") -> type[Any]:
+    """Return the class of compiled modules for what a `Recipe` holds, the same one each time."""
+    return recipe_class(Recipe(spec, candidate, optional, init))
+
+
+def recipe_class(recipe: Recipe) -> type[Any]:
     """Return the class of compiled modules for a recipe, the same one each time."""
-    source = generate_matrix(recipe.spec, target="torch", tokens=recipe.tokens, init=recipe.init)
-    key = (source, recipe.target, recipe.optional)
+    candidate = recipe.candidate
+    source = generate_matrix(recipe.spec, target="torch", tokens=candidate.tokens, init=recipe.init)
+    key = (source, candidate, recipe.optional)
     if key not in _CLASSES:
         attributes: dict[str, Any] = {"recipe": recipe, "source": source}
-        attributes |= {name: getattr(recipe, name) for name in ("spec", "target", "tokens", "init")}
+        attributes |= {name: getattr(recipe, name) for name in ("spec", "candidate", "init")}
         attributes["__reduce_ex__"] = lambda module, protocol: (_restore, (recipe,), module.__dict__.copy())
-        base: type[StructuredMatrix] = StructuredMatrix
+        base: type[StructuredMatrix] = MultipliedOut if candidate.dense else StructuredMatrix
         emitted = load_class(source)
-        if recipe.target == "cpp":
-            kernel = build_kernel(recipe.spec)
-            digest = hashlib.sha256(repr(kernel.matrix).encode()).hexdigest()[:24]
+        if candidate.target == "cpp":
+            kernel = build_kernel(recipe.spec, candidate.groups)
+            digest = hashlib.sha256(repr((kernel.matrix, kernel.groups)).encode()).hexdigest()[:24]
             attributes |= {"kernel": register(digest, kernel), "key": digest, "optional": recipe.optional}
             attributes["factor_names"] = tuple(name for name, _ in emitted(device="meta").named_parameters())
             base = NativeMatrix
@@ -126,8 +143,8 @@ def module_class(recipe: Recipe) -> type[Any]:
 
 def _restore(recipe: Recipe) -> Any:
     """Return a module without parameters, for pickle and copy: the class is emitted anew where it does not exist."""
-    made: Any = module_class(recipe)
+    made: Any = recipe_class(recipe)
     return made.__new__(made)
 
 
-_CLASSES: dict[tuple[str, str, bool], type[Any]] = {}
+_CLASSES: dict[tuple[str, Candidate, bool], type[Any]] = {}

@@ -44,6 +44,24 @@ class Take:
 
 
 @dataclass(frozen=True, slots=True)
+class Slice:
+    """`source[:, start:stop]`."""
+
+    result: Value
+    source: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Columns side by side: a name stands for the columns of that value, a number for as many columns of zeros."""
+
+    result: Value
+    sources: tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Arrange:
     """`source`, split into `split`, permuted, merged into the result's shape; None leaves a part out."""
 
@@ -65,21 +83,12 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Matmul:
-    """A matrix product, batched where the operands have three dimensions."""
+    """A matrix product, batched where the operands have three dimensions; one that sums nothing has an inner size of 1."""
 
     result: Value
     left: str
     right: str
     batched: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Multiply:
-    """An elementwise product with broadcasting."""
-
-    result: Value
-    left: str
-    right: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +109,22 @@ class Add:
     right: str
 
 
-Instruction = Take | Arrange | Sum | Matmul | Multiply | Scale | Add
+Instruction = Take | Slice | Join | Arrange | Sum | Matmul | Scale | Add
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A factor as stored: its shape in the order of the spec, and the fans of the product it takes part in."""
+    """A factor as stored.
+
+    Attributes:
+        name: the attribute of the module.
+        shape: in the order of the spec.
+        indices: the index names of its dimensions.
+        fan_in: the terms that it accounts for in the sums of its level.
+        fan_out: the entries that it makes of them.
+        last_of_level: whether it also accounts for the sum over levels.
+        levels: how many levels an entry of the output sums, at most.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -113,6 +132,7 @@ class Parameter:
     fan_in: int
     fan_out: int
     last_of_level: bool
+    levels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +153,9 @@ class Program:
         shape: `(out, in)`.
         parameters: the factors.
         orders: stored permutations.
-        levels: for each level its instructions; the last value of each is (tokens, out).
+        levels: for each level its instructions; the last value of each is (tokens, rows of the level).
         result: the name of the last value.
+        assembly: what puts the results of levels that fill a part of the rows together.
     """
 
     shape: tuple[int, int]
@@ -142,10 +163,18 @@ class Program:
     orders: tuple[Order, ...]
     levels: tuple[tuple[Instruction, ...], ...]
     result: str
+    assembly: tuple[Instruction, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"program for ({self.shape[0]} x {self.shape[1]})"]
         for number, level in enumerate(self.levels):
             lines.append(f"  level {number}")
-            lines += [f"    {i.result.name}[{i.result.comment}] <- {type(i).__name__.lower()}" for i in level]
+            lines += [_line(instruction) for instruction in level]
+        if self.assembly:
+            lines += ["  assembly", *map(_line, self.assembly)]
         return "\n".join(lines)
+
+
+def _line(instruction: Instruction) -> str:
+    result = instruction.result
+    return f"    {result.name}[{result.comment}] <- {type(instruction).__name__.lower()}"

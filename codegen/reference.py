@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mlbtc.spec.language import MLBTC, Level
 from mlbtc.spec.permutation import positions
+from mlbtc.spec.place import ranges
 
 Product = Callable[[Tensor, Sequence[Tensor], Tensor | None], Tensor]
 
@@ -22,11 +23,18 @@ def reference(spec: MLBTC) -> Product:
 
     def product(x: Tensor, factors: Sequence[Tensor], bias: Tensor | None) -> Tensor:
         left = iter(factors)
-        levels = [_level(level, x, [next(left) for _ in level.expression.factors]) for level in spec.levels]
+        levels = [_placed(spec, level, x, [next(left) for _ in level.expression.factors]) for level in spec.levels]
         total = torch.stack(levels).sum(0) if len(levels) > 1 else levels[0]
         return total if bias is None else total + bias
 
     return product
+
+
+def _placed(spec: MLBTC, level: Level, x: Tensor, factors: Sequence[Tensor]) -> Tensor:
+    """Return what a level adds to all rows: zeros where it is not."""
+    rows, columns = ([int(bound) for bound in side] for side in ranges(level.at, spec.shape))
+    y = _level(level, x[:, columns[0] : columns[1]], factors)
+    return torch.nn.functional.pad(y, (rows[0], int(spec.shape[0]) - rows[1]))
 
 
 def _level(level: Level, x: Tensor, factors: Sequence[Tensor]) -> Tensor:

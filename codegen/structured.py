@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mlbtc.codegen.kernel import REAL, Kernel
 from mlbtc.codegen.operator import structured_linear
+from mlbtc.codegen.tuning import Candidate
 from mlbtc.errors import MlbtcError
 from mlbtc.spec.language import MLBTC
 
@@ -22,22 +23,44 @@ class StructuredMatrix(nn.Module):
     Attributes:
         spec: the spec, without open symbols.
         source: the Python source of the module's torch program.
-        target: "torch" or "cpp", what the module was compiled for.
-        tokens: the number of tokens for which the torch program is planned, None for one.
+        candidate: how it runs: the target, and what for it is tuned.
         init: the rule for initial values.
-        reason: why that target.
+        reason: why like that.
     """
 
     spec: MLBTC
     source: str
-    target: str
-    tokens: int | None
+    candidate: Candidate
     init: str
     reason: str
 
+    @property
+    def target(self) -> str:
+        """The target that the module was compiled for, "torch" or "cpp"."""
+        return self.candidate.target
+
+    @property
+    def tokens(self) -> int | None:
+        """The number of tokens for which the torch program is planned, None for one."""
+        return self.candidate.tokens
+
     def explain(self) -> str:
         """Return which target runs for plain tensors of the parameters' device and dtype, and why."""
-        return f"target torch: {self.reason}"
+        return f"target {self.candidate}: {self.reason}"
+
+
+class MultipliedOut(StructuredMatrix):
+    """A module that multiplies its factors to a dense matrix in every call, and the input by that."""
+
+    in_features: int
+    bias: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply the last axis of x by the matrix: (..., in) to (..., out)."""
+        if x.shape[-1:] != (self.in_features,):
+            raise ValueError(f"expected an input (..., {self.in_features}), found {tuple(x.shape)}")
+        weight: Tensor = self.to_dense()  # type: ignore[operator]
+        return nn.functional.linear(x, weight, None if self.bias is None else self.bias.to(weight.dtype))
 
 
 class NativeMatrix(StructuredMatrix):
@@ -71,9 +94,9 @@ class NativeMatrix(StructuredMatrix):
         if refusal:
             return f"target torch, not cpp: {refusal}"
         return (
-            f"target cpp: {self.reason}; {str(weight.dtype).removeprefix('torch.')} on {torch.get_num_threads()} "
-            f"thread(s), {self.kernel.macs:,} MACs per token. Other devices and dtypes, and the transforms of "
-            "torch.func, run the torch program (module.source)"
+            f"target {self.candidate}: {self.reason}; {str(weight.dtype).removeprefix('torch.')} on "
+            f"{torch.get_num_threads()} thread(s), {self.kernel.macs:,} MACs per token. Other devices and dtypes, and "
+            "the transforms of torch.func, run the torch program (module.source)"
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,18 +7,33 @@ The names below are the public face. Those that need torch are resolved on first
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mlbtc.spec import MLBTC, AttentionSpec, Level, families, kron, load, loads, symbol
+from mlbtc.spec import (
+    MLBTC,
+    AttentionSpec,
+    Level,
+    block_diag,
+    families,
+    hstack,
+    kron,
+    load,
+    loads,
+    simplify,
+    symbol,
+    vstack,
+)
 
 if TYPE_CHECKING:
     from mlbtc.analysis import analyze
     from mlbtc.compiler import compile, generate
     from mlbtc.linear import StructuredLinear
+    from mlbtc.tuner import autotune
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "StructuredLinear": "mlbtc.linear",
     "analyze": "mlbtc.analysis",
+    "autotune": "mlbtc.tuner",
     "compile": "mlbtc.compiler",
     "generate": "mlbtc.compiler",
 }
@@ -43,11 +58,16 @@ __all__ = [
     "Level",
     "StructuredLinear",
     "analyze",
+    "autotune",
+    "block_diag",
     "compile",
     "families",
     "generate",
+    "hstack",
     "kron",
     "load",
     "loads",
+    "simplify",
     "symbol",
+    "vstack",
 ]

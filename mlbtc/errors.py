@@ -42,7 +42,13 @@ def nearest(found: str, known: "list[str] | tuple[str, ...]") -> str:
     """Return `did you mean 'x'?` for the nearest known word, or the list of known words."""
     import difflib
 
-    close = difflib.get_close_matches(found, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(found[:64], known, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
     return "known: " + ", ".join(sorted(known))
+
+
+def shown(value: object) -> str:
+    """Write a found value for a message, cut to one short line."""
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -9,7 +9,8 @@ import sympy as sp
 import torch
 from torch import nn
 
-from mlbtc.codegen.modules import Recipe, choose, module_class
+from mlbtc.codegen.modules import Recipe, choose, recipe_class
+from mlbtc.codegen.tuning import Candidate
 from mlbtc.errors import SpecError, nearest
 from mlbtc.spec import MLBTC
 from mlbtc.spec.families import FAMILIES
@@ -49,7 +50,7 @@ class StructuredLinear(nn.Module):
     recipe: Recipe
     spec: MLBTC
     source: str
-    target: str
+    candidate: Candidate
     reason: str
     in_features: int
     out_features: int
@@ -71,7 +72,7 @@ class StructuredLinear(nn.Module):
         bound = _bound(spec, _features(out_features, "out_features"), _features(in_features, "in_features"), arguments)
         choice = choose(bound, device, dtype, tokens, target, init)
         # What is emitted depends on the spec, so every spec has a class; this one stays in front of it.
-        self.__class__ = _specialised(type(self), module_class(choice.recipe))
+        self.__class__ = _specialised(type(self), recipe_class(choice.recipe))
         super().__init__(bias=bias, device=choice.device, dtype=choice.dtype)
         self.reason = choice.reason
 
@@ -100,7 +101,7 @@ _CLASSES: dict[tuple[type[StructuredLinear], type[nn.Module]], type[StructuredLi
 
 def _restore(front: type[StructuredLinear], recipe: Recipe) -> StructuredLinear:
     """Return a module without parameters, for pickle and copy; its class is emitted anew where it does not exist."""
-    made = _specialised(front, module_class(recipe))
+    made = _specialised(front, recipe_class(recipe))
     return made.__new__(made)
 
 

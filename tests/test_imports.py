@@ -19,6 +19,7 @@ ARROW = (
     ("attention",),
     ("compiler", "linear"),
     ("benchmarks", "doctor", "training"),
+    ("tuner",),
     ("cli",),
     ("__main__",),
 )

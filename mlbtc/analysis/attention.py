@@ -8,6 +8,7 @@ from typing import Any
 
 import sympy as sp
 
+from mlbtc.analysis.family import Family, name_of, recognise
 from mlbtc.analysis.layers import layer_costs
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.score import score_json
@@ -55,6 +56,11 @@ class AttentionReport:
     spec: AttentionSpec
 
     @property
+    def family(self) -> Family | None:
+        """The family of M, the matrix of bilinear attention."""
+        return None if self.spec.score is None else recognise(self.spec.score)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the spec probably does not intend."""
         return ()
@@ -85,6 +91,7 @@ class AttentionReport:
             "name": self.name,
             "variant": spec.variant,
             "shape": [spec.width, spec.width],
+            "family": name_of(self.family),
             **costs,
             "rank": {**self.rank.to_json(), "certainty": self.certainty, "reason": self.reason},
             "projections": {"query_key": self.query_key.to_json(), "value_output": self.value_output.to_json()},

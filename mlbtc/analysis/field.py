@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from mlbtc.plan.build import LevelPlan, Plan
 from mlbtc.plan.step import TOKENS
-from mlbtc.spec.permutation import Permutation, positions
+from mlbtc.spec.language import Level
+from mlbtc.spec.permutation import positions
+from mlbtc.spec.place import ranges
 
 PRIME = 67_108_859
 """The largest prime below 2^26: 2048 products of two residues still fit in 64 bits."""
@@ -33,6 +35,8 @@ def affordable(plan: Plan) -> bool:
         return False
     for level in plan.levels:
         sizes = dict(level.sizes)
+        if not all(isinstance(size, int) for size in sizes.values()):
+            return False  # the bound is a number though a summed index is a symbol
         if any(math.prod(int(sizes[i]) for i in factor.indices) > _MAX_WORK for factor in level.factors):
             return False
         for step in level.steps:
@@ -44,30 +48,33 @@ def affordable(plan: Plan) -> bool:
     return True
 
 
-def instance_rank(plan: Plan, permutations: Sequence[tuple[Permutation, Permutation]], seed: int = 0) -> int:
+def instance_rank(plan: Plan, levels: Sequence[Level], seed: int = 0) -> int:
     """Return the rank modulo `PRIME` of the matrix with random factors.
 
     Args:
         plan: a plan with numbers for sizes, for which `affordable` holds.
-        permutations: `(rows, columns)` per level. Scales do not matter: they are part of the random factors.
+        levels: the levels that were planned, for their permutations and places. Scales do not matter: they are part of
+            the random factors.
         seed: of the random factors.
     """
     generator = np.random.default_rng(seed)
-    out, in_ = int(plan.shape[0]), int(plan.shape[1])
-    total = np.zeros((out, in_), dtype=np.int64)
-    for level, (rows, columns) in zip(plan.levels, permutations, strict=True):
-        product = _instance(level, in_, generator)
-        row_positions = positions(rows, out) or range(out)
-        column_positions = positions(columns, in_) or range(in_)
-        placed = np.empty_like(total)
-        placed[np.ix_(row_positions, column_positions)] = product
-        total = (total + placed) % PRIME
+    total = np.zeros([int(size) for size in plan.shape], dtype=np.int64)
+    for level, costs in zip(levels, plan.levels, strict=True):
+        product = _instance(costs, generator)
+        rows, columns = (range(int(start), int(stop)) for start, stop in ranges(level.at, plan.shape))
+        moves = [positions(p, n) or range(n) for p, n in zip((level.rows, level.columns), product.shape, strict=True)]
+        moved = np.empty_like(product)
+        moved[np.ix_(*moves)] = product
+        total[np.ix_(rows, columns)] += moved
+        total %= PRIME
     return rank_modulo(total)
 
 
-def _instance(level: LevelPlan, in_: int, generator: np.random.Generator) -> Matrix:
+def _instance(level: LevelPlan, generator: np.random.Generator) -> Matrix:
     """Apply the level to the identity: one token per input, so the result is the transpose of its matrix."""
-    sizes = {name: int(size) for name, size in level.sizes} | {TOKENS: in_}
+    sizes = {name: int(size) for name, size in level.sizes}
+    in_ = math.prod(sizes[i] for i in level.activation.indices[1:])
+    sizes[TOKENS] = in_
     live: dict[str, Matrix] = {}
     for factor in level.factors:
         live[factor.name] = generator.integers(1, PRIME, [sizes[i] for i in factor.indices], dtype=np.int64)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any, Literal
 
 import networkx as nx
 import sympy as sp
 
 from mlbtc.analysis.cut import level_cut
+from mlbtc.analysis.parts import Piece, components, covered, flow_bound
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
 from mlbtc.plan.build import Plan
 from mlbtc.spec.language import MLBTC, Level
-from mlbtc.spec.sizes import Size, divide, smallest
+from mlbtc.spec.place import ranges
+from mlbtc.spec.sizes import Size, divide, product, smallest
 
 Certainty = Literal["exact", "upper bound"]
+
+_MOST_BLOCKS = 64
+_FREE = ("dense", "low rank", "chain of dense matrices")
+"""Proofs of `_part_proof` under which a part is any matrix of its rank."""
+NESTED = "nested low rank"
+"""The proof under which the ranks of levels add up until they reach the shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,46 +56,115 @@ def generic_rank(spec: MLBTC, contraction: ContractionGraph, plan: Plan) -> Rank
         plan: its plan, used to evaluate one instance where no rule applies.
 
     Returns:
-        The minimum cut of each level, summed and capped by the shape; exact where a rule or an instance proves it.
+        A bound, exact where a rule or an instance proves it: the minimum cut of a level; of levels that meet, a flow
+        through the rows, levels and columns; of groups of levels that share no rows and no columns, their sum.
     """
-    cuts = [level_cut(contraction, level) for level in range(contraction.levels)]
-    bound = _capped(cuts, spec.shape)
-    reason = _proof(spec, contraction, cuts, bound)
+    groups = components([ranges(level.at, spec.shape) for level in spec.levels])
+    ranks = [_group_rank(spec, contraction, plan, group) for group in groups]
+    if len(ranks) == 1:
+        return ranks[0]
+    size = sum(rank.size for rank in ranks)
+    bounds = [rank for rank in ranks if rank.certainty != "exact"]
+    reasons = ", ".join(dict.fromkeys(rank.reason for rank in bounds or ranks))
+    return Rank(size, bounds[0].certainty if bounds else "exact", f"parts that share no rows and no columns: {reasons}")
+
+
+def _group_rank(spec: MLBTC, contraction: ContractionGraph, plan: Plan, group: Sequence[int]) -> Rank:
+    """Return the rank of the sum of some levels."""
+    cuts = [level_cut(contraction, number) for number in group]
+    bound, reason = _bound(spec, contraction, group, cuts)
     if reason is not None:
         return Rank(bound, "exact", reason)
     # NumPy takes a fifth of a second to import, and most specs never need it.
     from mlbtc.analysis.field import affordable, instance_rank
 
-    if isinstance(bound, int) and affordable(plan):
-        found = instance_rank(plan, [(level.rows, level.columns) for level in spec.levels])
+    part = Plan(plan.shape, tuple(plan.levels[number] for number in group), plan.tokens)
+    if isinstance(bound, int) and affordable(part):
+        found = instance_rank(part, [spec.levels[number] for number in group])
         if found == bound:
             return Rank(bound, "exact", "one instance modulo a prime attains the bound")
         return Rank(bound, "upper bound", f"minimum cut; one random instance modulo a prime has rank {found}")
     return Rank(bound, "upper bound", "minimum cut; no rule proves that it is attained")
 
 
-def _capped(cuts: list[Size], shape: tuple[Size, Size]) -> Size:
-    if len(cuts) == 1:
-        return cuts[0]
-    return smallest([sum(cuts), *shape])
+def _bound(
+    spec: MLBTC, contraction: ContractionGraph, group: Sequence[int], cuts: Sequence[Size]
+) -> tuple[Size, str | None]:
+    """Return a bound of the rank of some levels, and why it is attained, or None where no rule says so."""
+    proofs = [level_proof(contraction, number) for number in group]
+    if len(group) == 1:
+        return cuts[0], proofs[0]
+    sides = zip(*(ranges(spec.levels[number].at, spec.shape) for number in group), strict=True)
+    size = smallest([sum(cuts), *(covered(side, whole) for side, whole in zip(sides, spec.shape, strict=True))])
+    reason = _settled(group, cuts, proofs, size)
+    if reason is None and _is_nested_low_rank([spec.levels[number] for number in group]):
+        reason = NESTED
+    if reason is not None or not isinstance(size, int):
+        return size, reason
+    split = [blocks_of(contraction, number, spec.levels[number], cut) for number, cut in zip(group, cuts, strict=True)]
+    flow = flow_bound([piece for pieces, _ in split for piece in pieces])
+    if flow is None:
+        return size, None
+    if all(free for _, free in split):
+        return flow, "low-rank and dense blocks, a flow through their rows, ranks and columns"
+    return flow, _settled(group, cuts, proofs, flow)
 
 
-def _proof(spec: MLBTC, contraction: ContractionGraph, cuts: list[Size], bound: Size) -> str | None:
-    proofs = [level_proof(contraction, level) for level in range(contraction.levels)]
-    if len(cuts) == 1:
-        return proofs[0]
-    for number, (cut, proof) in enumerate(zip(cuts, proofs, strict=True)):
+def _settled(group: Sequence[int], cuts: Sequence[Size], proofs: Sequence[str | None], bound: Size) -> str | None:
+    for number, cut, proof in zip(group, cuts, proofs, strict=True):
         # Other levels can be zero, so the generic rank of a sum is at least that of each term.
         if proof and cut == bound:
             return f"level {number} alone has it; {proof}"
-    return "nested low rank" if _is_nested_low_rank(spec.levels) else None
+    return None
 
 
-def _is_nested_low_rank(levels: tuple[Level, ...]) -> bool:
-    """Whether all levels are low-rank or dense blocks, unpermuted, each block count a multiple of the one before."""
+def blocks_of(contraction: ContractionGraph, number: int, level: Level, cut: Size) -> tuple[list[Piece], bool]:
+    """Cut a level into its diagonal blocks.
+
+    Args:
+        contraction: the graph.
+        number: the number of the level, whose sizes are numbers.
+        level: the level.
+        cut: its minimum cut.
+
+    Returns:
+        The blocks, and whether each of them is any matrix of its rank, independent of the others: then the rank of a
+        sum of such blocks is the number of disjoint paths through rows, ranks and columns (Cauchy and Binet: the terms
+        of a minor are different monomials).
+    """
+    output, input_ = (contraction.axis(number, which) for which in (OUTPUT, INPUT))
+    # Only what the two axes have in common from the outermost index on is a diagonal of blocks.
+    prefix = list(takewhile(lambda pair: pair[0] == pair[1], zip(output, input_, strict=False)))
+    names = {name for name, _ in prefix}
+    count = int(product([contraction.sizes(number)[name] for name in names]))
+    if count > 1 and (level.rows is not None or level.columns is not None or count > _MOST_BLOCKS):
+        names, count = set(), 1
+    rows, columns = ((int(a), int(b)) for a, b in (contraction.range(number, which) for which in (OUTPUT, INPUT)))
+    height, width = ((b - a) // count for a, b in (rows, columns))
+    pieces = [
+        Piece(
+            (rows[0] + place * height, rows[0] + (place + 1) * height),
+            (columns[0] + place * width, columns[0] + (place + 1) * width),
+            int(cut) // count,
+        )
+        for place in range(count)
+    ]
+    return pieces, names == set(output) & set(input_) and _is_free(contraction, number, names)
+
+
+def _is_free(contraction: ContractionGraph, number: int, blocks: set[str]) -> bool:
+    """Whether the blocks have entries of their own and each is a matrix or a product of matrices."""
+    if not all(blocks <= set(contraction.indices_of(node)) for node in contraction.factors(number)):
+        return False
+    parts = _parts(contraction, number)
+    return len(parts) == 1 and _part_proof(contraction, number, parts[0]) in _FREE
+
+
+def _is_nested_low_rank(levels: Sequence[Level]) -> bool:
+    """Whether all levels are low-rank or dense blocks at one place, unpermuted, each count a multiple of the last."""
     counts = []
     for level in levels:
-        if level.shorthand is None or level.rows is not None or level.columns is not None:
+        if level.shorthand is None or level.rows is not None or level.columns is not None or level.at != levels[0].at:
             return False
         counts.append(level.shorthand["blocks"])
     if all(isinstance(count, int) for count in counts):

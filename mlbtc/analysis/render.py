@@ -8,10 +8,12 @@ import io
 import sympy as sp
 
 from mlbtc.analysis.attention import AttentionReport
+from mlbtc.analysis.family import Family, recognise_levels
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.report import Report
 from mlbtc.analysis.score import SPLIT_HEADER, split_rows
 from mlbtc.plan.score import ScorePlan
+from mlbtc.spec.language import MLBTC
 
 Row = tuple[str, ...]
 
@@ -25,6 +27,8 @@ def matrix_rows(report: Report) -> list[Row]:
         _per_token_row("FLOPs", report, report.flops, dense["flops"]),
         _row(f"rank ({report.certainty})", report.rank, None),
         _per_token_row("largest intermediate (elements)", report, report.peak_elements, None),
+        _per_token_row("kept for the backward (elements)", report, report.memory.kept_elements, None),
+        _row(f"bytes moved ({report.memory.dtype})", report.memory.bytes_moved, report.memory.dense_bytes_moved),
     ]
 
 
@@ -83,15 +87,15 @@ def title(report: Report | AttentionReport) -> str:
 
 
 def step_rows(report: Report) -> list[Row]:
-    """Return (level, step, MACs, elements) for every step of the plan."""
+    """Return (level, step, MACs, elements, bytes) for every step of the plan."""
     rows: list[Row] = []
     for step in report.steps:
         left, _, _ = step.text.partition(": ")
-        rows.append((str(step.level), left, str(step.macs), str(step.elements)))
+        rows.append((str(step.level), left, str(step.macs), str(step.elements), str(step.bytes_moved)))
     return rows
 
 
-STEP_HEADER = ("level", "step", "MACs", "elements")
+STEP_HEADER = ("level", "step", "MACs", "elements", "bytes")
 
 
 def markdown_table(header: Row, rows: list[Row]) -> str:
@@ -100,10 +104,22 @@ def markdown_table(header: Row, rows: list[Row]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def notes(report: Report) -> list[str]:
-    """Return the sentences behind the tables: why the rank is what it is, and what symbols must meet."""
+def notes(report: Report | AttentionReport) -> list[str]:
+    """Return the sentences behind the tables: the family, the rank's reason, where it beats dense, conditions."""
+    if isinstance(report, AttentionReport):
+        return [] if report.spec.score is None else [f"family of M: {_family(report.family, report.spec.score)}"]
+    family = f"family: {_family(report.family, report.spec)}"
     reason = f"the rank is {'exact' if report.certainty == 'exact' else 'an upper bound'}: {report.reason}"
-    return [reason, *(f"needs: {condition}" for condition in report.conditions)]
+    crossover = [] if report.crossover is None else [str(report.crossover)]
+    return [family, reason, *crossover, *(f"needs: {condition}" for condition in report.conditions)]
+
+
+def _family(family: Family | None, spec: MLBTC) -> str:
+    """Return the family of a spec, or those of its levels where the sum has none."""
+    if family is not None or len(spec.levels) == 1:
+        return str(family or "none that is known")
+    levels = ", ".join(str(level or "none that is known") for level in recognise_levels(spec))
+    return f"none as a whole; level by level {levels}"
 
 
 def report_markdown(report: Report) -> str:
@@ -119,6 +135,7 @@ def attention_markdown(report: AttentionReport) -> str:
     parts = [f"## {title(report)}", markdown_table(ATTENTION_HEADER, attention_rows(report))]
     if report.score is not None:
         parts += [score_title(report.score), markdown_table(SPLIT_HEADER, split_rows(report.score))]
+    parts += [f"- {note}" for note in notes(report)]
     return "\n\n".join(parts) + "\n"
 
 

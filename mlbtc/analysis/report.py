@@ -10,6 +10,9 @@ from typing import Any
 import sympy as sp
 
 from mlbtc.analysis.attention import AttentionReport, analyze_attention
+from mlbtc.analysis.crossover import Crossover, find_crossover
+from mlbtc.analysis.family import Family, name_of, recognise
+from mlbtc.analysis.memory import Memory, element_bytes, memory_of, step_elements
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.rank import Rank, generic_rank
 from mlbtc.analysis.warnings import find_warnings
@@ -53,6 +56,7 @@ class StepReport:
     text: str
     macs: Quantity
     elements: Quantity
+    bytes_moved: Quantity
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -61,6 +65,7 @@ class StepReport:
             "step": self.text,
             "macs": self.macs.to_json(),
             "elements": self.elements.to_json(),
+            "bytes": self.bytes_moved.to_json(),
         }
 
 
@@ -82,6 +87,8 @@ class Report:
         steps: the plan, step by step.
         conditions: what symbolic sizes must meet.
         warnings: what the spec probably does not intend.
+        memory: bytes moved, and the elements that training keeps.
+        crossover: the numbers of tokens for which the spec is cheaper than dense; None while a size is open.
     """
 
     name: str
@@ -100,6 +107,13 @@ class Report:
     conditions: tuple[str, ...]
     warnings: tuple[str, ...]
     spec: MLBTC
+    memory: Memory
+    crossover: Crossover | None
+
+    @property
+    def family(self) -> Family | None:
+        """The family that the matrix belongs to."""
+        return recognise(self.spec)
 
     def bind(self, **values: int | str) -> Report:
         """Return the report with symbols replaced, the number of tokens under its name T.
@@ -111,13 +125,14 @@ class Report:
         counts = {name: as_size(values.pop(name), "the number of tokens") for name in counting & set(values)}
         tokens = substitute(self.tokens, counts, "the number of tokens")
         spec = self.spec.bind(**values) if values else self.spec
-        return _analyze_matrix(spec, _tokens(spec, tokens))
+        return _analyze_matrix(spec, _tokens(spec, tokens), self.memory.dtype)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data for `json.dumps`."""
         return {
             "name": self.name,
             "shape": [size if isinstance(size, int) else str(size) for size in self.shape],
+            "family": name_of(self.family),
             "parameters": self.parameters.to_json(),
             "macs": self.macs.to_json(),
             "flops": self.flops.to_json(),
@@ -128,6 +143,8 @@ class Report:
             "steps": [step.to_json() for step in self.steps],
             "conditions": list(self.conditions),
             "warnings": list(self.warnings),
+            "memory": self.memory.to_json(),
+            "crossover": None if self.crossover is None else self.crossover.to_json(),
         }
 
     def to_markdown(self) -> str:
@@ -140,12 +157,15 @@ class Report:
         return json.dumps(self.to_json(), indent=2)
 
 
-def analyze(spec: MLBTC | AttentionSpec, batch: Size | str | None = None) -> Report | AttentionReport:
+def analyze(
+    spec: MLBTC | AttentionSpec, batch: Size | str | None = None, *, dtype: str = "float32"
+) -> Report | AttentionReport:
     """Return what a spec costs, symbolic and, where symbols are bound, in numbers.
 
     Args:
         spec: a matrix or an attention layer.
         batch: the number of tokens T, a number or a symbol; None for the symbol T.
+        dtype: of factors and activations, for the bytes that a matrix moves: a key of `memory.ELEMENT_BYTES`.
 
     Returns:
         A `Report` for a matrix, an `AttentionReport` for an attention layer. Symbols with a default keep their name in
@@ -153,11 +173,13 @@ def analyze(spec: MLBTC | AttentionSpec, batch: Size | str | None = None) -> Rep
 
     Raises:
         GraphError: the spec is not a matrix.
+        AnalysisError: the dtype is not known, or the symbol for tokens is one of the spec.
     """
+    element_bytes(dtype)
     tokens = _tokens(spec, batch)
     if isinstance(spec, AttentionSpec):
         return analyze_attention(spec, tokens)
-    return _analyze_matrix(spec, tokens)
+    return _analyze_matrix(spec, tokens, dtype)
 
 
 def _tokens(spec: MLBTC | AttentionSpec, batch: Size | str | None) -> Size:
@@ -172,7 +194,7 @@ def _tokens(spec: MLBTC | AttentionSpec, batch: Size | str | None) -> Size:
     return tokens
 
 
-def _analyze_matrix(spec: MLBTC, tokens: Size) -> Report:
+def _analyze_matrix(spec: MLBTC, tokens: Size, dtype: str) -> Report:
     bound = spec.bind_defaults()
     values = dict(spec.defaults)
     contraction = check(build_graph(spec))
@@ -193,12 +215,15 @@ def _analyze_matrix(spec: MLBTC, tokens: Size) -> Report:
                     part.reason)
         for level, p, costs, part in zip(spec.levels, parameters, plan.levels, parts, strict=True)
     )  # fmt: skip
+    bytes_each = element_bytes(dtype)
     exact = [level.rank.value if level.certainty == "exact" else None for level in levels]
     steps = tuple(
-        StepReport(number, str(step), quantity(step.macs), quantity(step.elements))
+        StepReport(number, str(step), quantity(step.macs), quantity(step.elements),
+                   quantity(bytes_each * step_elements(step, level_plan, tokens)))
         for number, level_plan in enumerate(plan.levels)
         for step in level_plan.steps
-    )
+    )  # fmt: skip
+    crossover = find_crossover(bound, plan, values, bytes_each)
     dense = (
         ("parameters", quantity(product(list(spec.shape)))),
         ("macs", quantity(plan.dense_macs)),
@@ -207,7 +232,8 @@ def _analyze_matrix(spec: MLBTC, tokens: Size) -> Report:
     return Report(
         spec.name, spec.shape, tokens, quantity(total), quantity(plan.macs), quantity(2 * plan.macs),
         Quantity(rank.size, value), settled.certainty, settled.reason, quantity(plan.largest), dense, levels, steps,
-        tuple(map(str, spec.conditions)), find_warnings(bound, plan, values, exact), spec,
+        tuple(map(str, spec.conditions)), find_warnings(bound, plan, values, exact, settled.reason, crossover), spec,
+        memory_of(plan, dtype, values), crossover,
     )  # fmt: skip
 
 

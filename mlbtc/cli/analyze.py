@@ -71,7 +71,7 @@ def print_report(report: Report | AttentionReport, console: Console) -> None:
     else:
         console.print(_table(render.HEADER, render.matrix_rows(report)))
         console.print(_table(render.STEP_HEADER, render.step_rows(report)))
-    for note in render.notes(report) if isinstance(report, Report) else ():
+    for note in render.notes(report):
         console.print(note, highlight=False, markup=False)
     for warning in report.warnings:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)

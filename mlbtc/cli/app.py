@@ -10,6 +10,7 @@ import typer
 
 import mlbtc
 from mlbtc.cli.analyze import analyze_command
+from mlbtc.cli.autotune import autotune_command
 from mlbtc.cli.bench import app as bench_app
 from mlbtc.cli.compile import compile_command
 from mlbtc.cli.doctor import doctor_command
@@ -34,6 +35,7 @@ Then:
 
     mlbtc analyze spec.yaml                      # parameters, MACs, rank: symbolic and in numbers
     mlbtc compile spec.yaml -o layer.py          # a module that needs torch only
+    mlbtc autotune spec.yaml --tokens 4096       # measure what runs it fastest here, and keep that
     mlbtc generate --width 512 -o variants/      # one file per attention variant, and what each costs
     mlbtc train icl --attention mlr              # in-context regression with an attention spec
     mlbtc train forecast --data ETTh1.csv        # forecasting, against the trivial rivals
@@ -52,6 +54,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("analyze", help=teach(analyze_command.__doc__))(analyze_command)
+app.command("autotune", help=teach(autotune_command.__doc__))(autotune_command)
 app.command("compile", help=teach(compile_command.__doc__))(compile_command)
 app.command("doctor", help=teach((doctor_command.__doc__ or "").partition("Raises:")[0]))(doctor_command)
 app.command("generate", help=teach(generate_command.__doc__))(generate_command)

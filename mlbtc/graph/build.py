@@ -9,6 +9,7 @@ import networkx as nx
 
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.origin import Origin
+from mlbtc.spec.place import Range, length, ranges
 from mlbtc.spec.sizes import Size
 
 OUTPUT, INPUT = "output", "input"
@@ -20,7 +21,8 @@ class ContractionGraph:
 
     Nodes are tuples:
         `("factor", level, number)`: a learnable tensor, attribute `indices` (names in stored order) and `shape`.
-        `("axis", level, "output" | "input")`: an axis of the matrix, attribute `indices` and `size`.
+        `("axis", level, "output" | "input")`: an axis of a level, attributes `indices`, `size` and `range`, the rows or
+            columns of the matrix that it fills.
         `("index", level, name)`: an index, attribute `size`. It may touch any number of tensors (a hyperedge).
 
     Attributes:
@@ -48,6 +50,11 @@ class ContractionGraph:
         """Return the index names of the output or input axis of a level, slowest first."""
         return self.indices_of(("axis", level, which))
 
+    def range(self, level: int, which: str) -> Range:
+        """Return which rows or columns of the matrix the output or input axis of a level fills."""
+        found: Range = self.graph.nodes["axis", level, which]["range"]
+        return found
+
     def sizes(self, level: int) -> dict[str, Size]:
         """Return index name to size for a level."""
         return {node[2]: data["size"] for node, data in self.graph.nodes(data=True) if node[:2] == ("index", level)}
@@ -63,7 +70,9 @@ class ContractionGraph:
             for node in self.factors(level):
                 lines.append(f"    factor {node[2]}: {' '.join(self.indices_of(node))}")
             axes = (f"({' '.join(self.axis(level, which))})" for which in (OUTPUT, INPUT))
-            lines.append(f"    axes: {' '.join(axes)}")
+            bounds = [self.range(level, which) for which in (OUTPUT, INPUT)]
+            place = "" if bounds == [(0, s) for s in self.shape] else f" at {' '.join(f'{a}:{b}' for a, b in bounds)}"
+            lines.append(f"    axes: {' '.join(axes)}{place}")
         return "\n".join(lines)
 
 
@@ -78,8 +87,9 @@ def build_graph(spec: MLBTC) -> ContractionGraph:
         expression = level.expression
         for name, size in level.sizes:
             graph.add_node(("index", number, name), size=size)
-        for which, names, size in zip((OUTPUT, INPUT), (expression.output, expression.input), spec.shape, strict=True):
-            _add_tensor(graph, ("axis", number, which), names, size=size)
+        axes, filled = (expression.output, expression.input), ranges(level.at, spec.shape)
+        for which, names, bounds in zip((OUTPUT, INPUT), axes, filled, strict=True):
+            _add_tensor(graph, ("axis", number, which), names, size=length(bounds), range=bounds)
         for position, names in enumerate(expression.factors):
             _add_tensor(graph, ("factor", number, position), names, shape=level.factor_shape(position))
     return ContractionGraph(graph, spec.shape, len(spec.levels), spec.origin)

@@ -6,7 +6,8 @@ import networkx as nx
 
 from mlbtc.errors import GraphError
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
-from mlbtc.spec.sizes import product, same
+from mlbtc.spec.place import Range, at_most, below, length
+from mlbtc.spec.sizes import Size, product, same
 
 Node = tuple[str, int, int | str]
 
@@ -65,21 +66,31 @@ def _check_sizes(contraction: ContractionGraph, level: int) -> None:
 
 def _check_axes(contraction: ContractionGraph, level: int) -> None:
     sizes = contraction.sizes(level)
-    for which, expected in zip((OUTPUT, INPUT), contraction.shape, strict=True):
-        names = contraction.axis(level, which)
+    for which, whole in zip((OUTPUT, INPUT), contraction.shape, strict=True):
+        names, filled = contraction.axis(level, which), contraction.range(level, which)
+        _check_range(contraction, level, which, filled, whole)
         for name in names:
             if name not in sizes:
                 raise GraphError(f"{contraction.where(level)}: the {which} axis uses the unknown index {name!r}")
         found = product([sizes[name] for name in names])
-        if not same(found, expected):
+        if not same(found, length(filled)):
+            said = "the shape" if same(length(filled), whole) else "its place"
             raise GraphError(
                 f"{contraction.where(level)}: the {which} axis ({' '.join(names)}) has size {found}, "
-                f"the shape says {expected}"
+                f"{said} says {length(filled)}"
             )
         for name in names:
             touching = contraction.graph.neighbors(("index", level, name))
             if not any(node[0] == "factor" for node in touching):
                 raise GraphError(f"{contraction.where(level)}: index {name!r} of the {which} axis is on no factor")
+
+
+def _check_range(contraction: ContractionGraph, level: int, which: str, filled: Range, whole: Size) -> None:
+    start, stop = filled
+    if below(start, 0) or at_most(stop, start) or below(whole, stop):
+        raise GraphError(
+            f"{contraction.where(level)}: the {which} axis is at {start}:{stop}, the matrix has the positions 0:{whole}"
+        )
 
 
 def _check_reachable(contraction: ContractionGraph, level: int) -> None:

@@ -1,10 +1,29 @@
 """The spec language: what a structured matrix or an attention layer is, before anything is computed."""
 
 from mlbtc.spec import families
-from mlbtc.spec.algebra import kron
+from mlbtc.spec.algebra import block_diag, hstack, kron, vstack
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.files import load, loads
 from mlbtc.spec.language import MLBTC, Level
-from mlbtc.spec.sizes import Condition, Size, symbol
+from mlbtc.spec.place import Place
+from mlbtc.spec.simplification import simplify
+from mlbtc.spec.sizes import AtLeast, Condition, Size, symbol
 
-__all__ = ["MLBTC", "AttentionSpec", "Condition", "Level", "Size", "families", "kron", "load", "loads", "symbol"]
+__all__ = [
+    "MLBTC",
+    "AtLeast",
+    "AttentionSpec",
+    "Condition",
+    "Level",
+    "Place",
+    "Size",
+    "block_diag",
+    "families",
+    "hstack",
+    "kron",
+    "load",
+    "loads",
+    "simplify",
+    "symbol",
+    "vstack",
+]

@@ -1,4 +1,4 @@
-"""Algebra on specs: sums, scalar and matrix products, transposes, Kronecker products; no number is touched.
+"""Algebra on specs: sums, products, transposes, Kronecker products, specs side by side; no number is touched.
 
 `MLBTC` has them as operators. Equal symbols of two specs are one symbol.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from mlbtc.errors import SpecError
 from mlbtc.spec.expression import Expression
-from mlbtc.spec.naming import join_names
+from mlbtc.spec.naming import fresh_names, join_names
 from mlbtc.spec.permutation import Permutation, positions
+from mlbtc.spec.place import Place, Range, disjoint, equal, length, part_shape, ranges, shifted
 from mlbtc.spec.sizes import Size, divide, is_multiple, product, same
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def transpose(spec: MLBTC) -> MLBTC:
             level.size_of,
             level.scale,
             (level.columns, level.rows),
+            None if level.at is None else level.at.T,
         )
         for level in spec.levels
     ]
@@ -95,8 +96,11 @@ def matmul(one: MLBTC, other: MLBTC) -> MLBTC:
     The shared axis is cut into indices that both sides have; a coarser index of one side is split where the other has
     several.
 
+    Two levels whose places on the shared axis do not overlap have the product 0, which is left out.
+
     Raises:
-        SpecError: the inner sizes differ, a permutation stands between, or the indices have no common refinement.
+        SpecError: the inner sizes differ, a permutation stands between, the indices have no common refinement, places
+            overlap in part, or all products are 0.
     """
     if not same(one.shape[1], other.shape[0]):
         raise SpecError(f"a product needs equal inner sizes, found {_shape(one)} @ {_shape(other)}")
@@ -104,9 +108,14 @@ def matmul(one: MLBTC, other: MLBTC) -> MLBTC:
     for a, left in enumerate(one.levels):
         for b, right in enumerate(other.levels):
             try:
-                levels.append(_product(left, right, one.shape[1]))
+                levels += _product(left, right, one.shape, other.shape)
             except SpecError as error:
                 raise SpecError(f"levels[{a}] @ levels[{b}]: {error}") from None
+    if not levels:
+        raise SpecError(
+            "the product is 0: no level of the left spec has columns where a level of the right one has rows; a spec "
+            "has at least one level"
+        )
     return _spec((one.shape[0], other.shape[1]), levels, "times", one, other)
 
 
@@ -114,11 +123,73 @@ def kron(one: MLBTC, other: MLBTC) -> MLBTC:
     """Return the Kronecker product: every level of one with every level of the other.
 
     Raises:
-        SpecError: an axis with a permutation has a symbolic size.
+        SpecError: an axis with a permutation has a symbolic size, or the places of a product are no range.
     """
-    levels = [_kron(left, right, one.shape, other.shape) for left in one.levels for right in other.levels]
+    levels = []
+    for a, left in enumerate(one.levels):
+        for b, right in enumerate(other.levels):
+            try:
+                levels.append(_kron(left, right, one.shape, other.shape))
+            except SpecError as error:
+                raise SpecError(f"kron of levels[{a}] and levels[{b}]: {error}") from None
     shape = [product([a, b]) for a, b in zip(one.shape, other.shape, strict=True)]
     return _spec(shape, levels, "kron", one, other)
+
+
+def block_diag(*specs: MLBTC) -> MLBTC:
+    """Return the specs along the diagonal, zeros elsewhere.
+
+    Raises:
+        SpecError: there is no spec, or a symbol has two defaults.
+    """
+    return _beside(specs, "block_diag", rows=True, columns=True)
+
+
+def hstack(*specs: MLBTC) -> MLBTC:
+    """Return the specs side by side, from left to right.
+
+    Raises:
+        SpecError: there is no spec, the numbers of rows differ, or a symbol has two defaults.
+    """
+    return _beside(specs, "hstack", rows=False, columns=True)
+
+
+def vstack(*specs: MLBTC) -> MLBTC:
+    """Return the specs below each other.
+
+    Raises:
+        SpecError: there is no spec, the numbers of columns differ, or a symbol has two defaults.
+    """
+    return _beside(specs, "vstack", rows=True, columns=False)
+
+
+def _beside(specs: Sequence[MLBTC], operation: str, rows: bool, columns: bool) -> MLBTC:
+    """Return specs after each other along one axis or both; the other axis is the same for all."""
+    for place, spec in enumerate(specs):
+        if not isinstance(spec, Operators):
+            raise SpecError(f"{operation} takes specs, found {type(spec).__name__} at position {place}")
+    if not specs:
+        raise SpecError(f"{operation} takes at least one spec")
+    moves = (rows, columns)
+    for axis, kind in enumerate(("rows", "columns")):
+        found = [spec.shape[axis] for spec in specs]
+        if not moves[axis] and not all(same(size, found[0]) for size in found):
+            raise SpecError(f"{operation} needs equal numbers of {kind}, found {', '.join(map(str, found))}")
+    joined = specs[0]
+    for spec in specs[1:]:
+        corner = [size if moved else 0 for size, moved in zip(joined.shape, moves, strict=True)]
+        shape = [size + by for size, by in zip(spec.shape, corner, strict=True)]
+        levels = [*_moved(joined, (0, 0)), *_moved(spec, (corner[0], corner[1]))]
+        joined = _spec(shape, levels, "beside" if columns else "above", joined, spec)
+    return joined
+
+
+def _moved(spec: MLBTC, corner: tuple[Size, Size]) -> list[Level]:
+    """Return the levels of a spec that is put into a larger matrix with its first entry at `corner`."""
+    return [
+        level.placed([shifted(side, by) for side, by in zip(ranges(level.at, spec.shape), corner, strict=True)])
+        for level in spec.levels
+    ]
 
 
 @dataclass
@@ -146,7 +217,7 @@ class _Network:
 
     def avoid(self, taken: set[str]) -> None:
         """Rename the indices that are in `taken`."""
-        fresh = _fresh(taken | set(self.sizes))
+        fresh = fresh_names(taken | set(self.sizes))
         changes = {name: fresh(name) for name in self.sizes if name in taken}
         self.replace({name: (new,) for name, new in changes.items()})
         self.sizes = {changes.get(name, name): size for name, size in self.sizes.items()}
@@ -162,7 +233,22 @@ class _Network:
         return parts
 
 
-def _product(left: Level, right: Level, size: Size) -> Level:
+def _product(left: Level, right: Level, left_shape: tuple[Size, Size], right_shape: tuple[Size, Size]) -> list[Level]:
+    """Return the product of two levels, or nothing where it is 0."""
+    rows, inner = ranges(left.at, left_shape)
+    below, columns = ranges(right.at, right_shape)
+    if disjoint(inner, below):
+        return []
+    if not equal(inner, below):
+        raise SpecError(
+            f"the left level has the columns {inner[0]}:{inner[1]} and the right one the rows {below[0]}:{below[1]}; a "
+            "product of levels needs the same range there, or ranges that do not overlap"
+        )
+    return [_contracted(left, right, length(inner), Place(rows, columns))]
+
+
+def _contracted(left: Level, right: Level, size: Size, at: Place) -> Level:
+    """Return the product of two levels over a shared axis of `size`."""
     _check_between(left.columns, right.rows, size)
     one, other = _Network.of(left), _Network.of(right)
     other.avoid(set(one.sizes))
@@ -173,7 +259,7 @@ def _product(left: Level, right: Level, size: Size) -> Level:
         name: size for name, size in other.sizes.items() if name in {i for f in other.factors for i in f}
     }
     expression = Expression((*one.factors, *other.factors), one.output, other.input)
-    return _level(type(left), expression, sizes, left.scale * right.scale, (left.rows, right.columns))
+    return _level(type(left), expression, sizes, left.scale * right.scale, (left.rows, right.columns), at)
 
 
 def _check_between(columns: Permutation, rows: Permutation, size: Size) -> None:
@@ -191,7 +277,7 @@ def _check_between(columns: Permutation, rows: Permutation, size: Size) -> None:
 
 def _match(one: _Network, other: _Network) -> None:
     """Split indices until the input axis of one and the output axis of the other have the same sizes in order."""
-    fresh = _fresh(set(one.sizes) | set(other.sizes))
+    fresh = fresh_names(set(one.sizes) | set(other.sizes))
     place = 0
     while place < max(len(one.input), len(other.output)):
         # From the innermost index outwards; what one axis lacks can only be an index of size 1, which is summed.
@@ -241,9 +327,30 @@ def _kron(left: Level, right: Level, one: tuple[Size, Size], other: tuple[Size, 
     expression = Expression((*a.factors, *b.factors), a.output + b.output, a.input + b.input)
     sides = [
         _kron_side(p, q, m, n)
-        for p, q, m, n in zip((left.rows, left.columns), (right.rows, right.columns), one, other, strict=True)
+        for p, q, m, n in zip(
+            (left.rows, left.columns), (right.rows, right.columns), part_shape(left.at, one),
+            part_shape(right.at, other), strict=True,
+        )
+    ]  # fmt: skip
+    at = [
+        _kron_range(outer, inner, size, kind)
+        for outer, inner, size, kind in zip(
+            ranges(left.at, one), ranges(right.at, other), other, ("rows", "columns"), strict=True
+        )
     ]
-    return _level(type(left), expression, a.sizes | b.sizes, left.scale * right.scale, sides)
+    return _level(type(left), expression, a.sizes | b.sizes, left.scale * right.scale, sides, Place(*at))
+
+
+def _kron_range(outer: Range, inner: Range, size: Size, kind: str) -> Range:
+    """Return where a Kronecker product stands: a copy of `inner`, a range of `size`, for every position of `outer`."""
+    if equal(inner, (0, size)):
+        return product([outer[0], size]), product([outer[1], size])
+    if same(length(outer), 1):
+        return shifted(inner, product([outer[0], size]))
+    raise SpecError(
+        f"the right level has the {kind} {inner[0]}:{inner[1]} of {size}, and a copy of them for each of "
+        f"{length(outer)} {kind} is no range"
+    )
 
 
 def _kron_side(outer: Permutation, inner: Permutation, rows: Size, columns: Size) -> Permutation:
@@ -255,28 +362,16 @@ def _kron_side(outer: Permutation, inner: Permutation, rows: Size, columns: Size
     return tuple(i * columns + j for i in first for j in second)
 
 
-def _fresh(taken: set[str]) -> Callable[[str], str]:
-    """Return a function that makes names which nobody has: r becomes r2, r3, ..."""
-    used = set(taken)
-
-    def name(base: str) -> str:
-        stem = base.rstrip("0123456789")[:24] or "i"
-        new = next(found for number in count(2) if (found := f"{stem}{number}") not in used)
-        used.add(new)
-        return new
-
-    return name
-
-
 def _level(
     kind: type[Level],
     expression: Expression,
     sizes: dict[str, Size],
     scale: float | int,
     permutation: Sequence[Permutation],
+    at: Place | None,
 ) -> Level:
     """Return a level; the expression is written and parsed again, so that the limits of the grammar hold."""
-    return kind.einsum(str(expression), {i: sizes[i] for i in expression.indices}, scale, tuple(permutation))
+    return kind.einsum(str(expression), {i: sizes[i] for i in expression.indices}, scale, tuple(permutation), at)
 
 
 def _spec(shape: Sequence[Size], levels: list[Level], operation: str, one: MLBTC, other: MLBTC) -> MLBTC:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlbtc.errors import SpecError, nearest
+from mlbtc.errors import SpecError, nearest, shown
 from mlbtc.spec import layout
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.naming import check_name
@@ -265,7 +265,7 @@ def _check_variant(variant: str, own: dict[str, Any]) -> None:
     """Check the name of a variant, that it has what it needs, and nothing of another one."""
     if not isinstance(variant, str) or variant not in VARIANTS:
         hint = nearest(str(variant), VARIANTS)
-        raise SpecError(f"variant must be one of {', '.join(VARIANTS)}, found {variant!r}; {hint}", "variant")
+        raise SpecError(f"variant must be one of {', '.join(VARIANTS)}, found {shown(variant)}; {hint}", "variant")
     for key, value in own.items():
         if key not in OWN_KEYS[variant] and value is not None and value is not False:
             takers = " or ".join(f"variant {name}" for name, keys in OWN_KEYS.items() if key in keys)

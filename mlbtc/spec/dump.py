@@ -8,6 +8,7 @@ import yaml
 
 from mlbtc.spec.nodes import plain_value
 from mlbtc.spec.permutation import Permutation
+from mlbtc.spec.place import SIDES
 from mlbtc.spec.sizes import Size
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ def _level(level: Level) -> dict[str, Any]:
     if level.rows is not None or level.columns is not None:
         sides = {"rows": _side(level.rows), "columns": _side(level.columns)}
         entry["permutation"] = {key: side for key, side in sides.items() if side is not None}
+    if level.at is not None:
+        bounds = zip(SIDES, level.at.sides, strict=True)
+        entry["at"] = {key: [_size(bound) for bound in side] for key, side in bounds if side is not None}
     return entry
 
 

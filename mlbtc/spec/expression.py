@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mlbtc.errors import SpecError
+from mlbtc.errors import SpecError, shown
 from mlbtc.spec.sizes import NAME
 
 MAX_CHARS = 4000
@@ -67,7 +67,7 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
-            raise SpecError(f"an einsum expression is a string, found {text!r}")
+            raise SpecError(f"an einsum expression is a string, found {shown(text)}")
         if len(text) > MAX_CHARS:
             raise SpecError(f"an einsum expression has at most {MAX_CHARS} characters, found {len(text)}")
         self.text = text.replace("\n", " ")
@@ -101,11 +101,11 @@ class _Parser:
             self.advance()
             factors.append(self.factor())
         if self.token != "->":
-            raise self.fail(f"expected ',' or '->' after a factor, found {self.token or 'the end'!r}")
+            raise self.fail(f"expected ',' or '->' after a factor, found {shown(self.token or 'the end')}")
         self.advance()
         output, input_ = self.axis("output"), self.axis("input")
         if self.token:
-            raise self.fail(f"a matrix has two axes, output and input, found a third part {self.token!r}")
+            raise self.fail(f"a matrix has two axes, output and input, found a third part {shown(self.token)}")
         if len(factors) > MAX_FACTORS:
             raise SpecError(f"a level has at most {MAX_FACTORS} factors, found {len(factors)}")
         return self.check(Expression(tuple(factors), output, input_))
@@ -121,16 +121,16 @@ class _Parser:
         found: list[str] = []
         while self.token and (self.token[0].isalpha() or self.token[0] == "_"):
             if self.token in found:
-                raise self.fail(f"index {self.token!r} stands twice in {where}")
+                raise self.fail(f"index {shown(self.token)} stands twice in {where}")
             found.append(self.name())
         return tuple(found)
 
     def factor(self) -> tuple[str, ...]:
         found = self.names("one factor")
         if self.token in ("(", ")"):
-            raise self.fail(f"parentheses group the axes behind '->' only, found {self.token!r} in a factor")
+            raise self.fail(f"parentheses group the axes behind '->' only, found {shown(self.token)} in a factor")
         if not found:
-            raise self.fail(f"expected the index names of a factor, found {self.token or 'the end'!r}")
+            raise self.fail(f"expected the index names of a factor, found {shown(self.token or 'the end')}")
         if len(found) > MAX_FACTOR_INDICES:
             raise self.fail(f"a factor has at most {MAX_FACTOR_INDICES} indices, found {len(found)}")
         return found
@@ -146,7 +146,7 @@ class _Parser:
             return found
         if not self.token or not NAME.match(self.token):
             raise self.fail(f"expected the {which} axis, a name or a group such as (k i), "
-                            f"found {self.token or 'the end'!r}")  # fmt: skip
+                            f"found {shown(self.token or 'the end')}")  # fmt: skip
         return (self.name(),)
 
     def check(self, expression: Expression) -> Expression:

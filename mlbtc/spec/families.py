@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import sympy as sp
 
-from mlbtc.errors import SpecError
+from mlbtc.errors import SpecError, shown
 from mlbtc.spec.language import MLBTC, Level
 from mlbtc.spec.sizes import Size, as_size, divide, product
 
@@ -116,14 +116,14 @@ def btt(shape: Shape, rank: Size | str, factors: Sequence[Size | str] | None = N
         SpecError: the factors do not multiply to the shape.
     """
     if len(shape) != 2:
-        raise SpecError(f"shape is a pair (out, in), found {list(shape)!r}")
+        raise SpecError(f"shape is a pair (out, in), found {shown(list(shape))}")
     out, in_ = as_size(shape[0], "the output size"), as_size(shape[1], "the input size")
     if factors is None:
         (a, b), (c, d) = _near_square(out), _near_square(in_)
     elif len(factors) == 4:
         a, b, c, d = (as_size(f, f"factor {name}") for f, name in zip(factors, "abcd", strict=True))
     else:
-        raise SpecError(f"btt factors are (a, b, c, d) with a b = out and c d = in, found {list(factors)!r}")
+        raise SpecError(f"btt factors are (a, b, c, d) with a b = out and c d = in, found {shown(list(factors))}")
     level = Level.einsum(
         "b a c s, c b s d -> (b a) (c d)", {"a": a, "b": b, "c": c, "d": d, "s": as_size(rank, "rank")}
     )
@@ -161,7 +161,7 @@ def butterfly(n: int) -> MLBTC:
     """
     size = as_size(n, "n")
     if not isinstance(size, int) or size < 2 or size & (size - 1):
-        raise SpecError(f"a butterfly needs a power of 2 of at least 2, found {n!r}")
+        raise SpecError(f"a butterfly needs a power of 2 of at least 2, found {shown(n)}")
     digits = range(1, int(size).bit_length())
     factors = []
     for j in digits:
@@ -194,7 +194,7 @@ def permutation(rows: Sequence[int] | str, n: Size | str | None = None) -> MLBTC
     """
     size = as_size(n if n is not None else len(rows), "n")
     if isinstance(rows, str) and n is None:
-        raise SpecError(f"permutation {rows!r} needs its size n")
+        raise SpecError(f"permutation {shown(rows)} needs its size n")
     return _spec("permutation", (size, size), Level.einsum("i -> i i", permutation=(rows, None)))
 
 

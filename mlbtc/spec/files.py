@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
 
-from mlbtc.errors import SpecError, nearest
+from mlbtc.errors import SpecError, nearest, shown
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.expression import parse_expression
 from mlbtc.spec.families import FAMILIES
@@ -18,7 +18,16 @@ from mlbtc.spec.language import MLBTC, Level, resolve
 from mlbtc.spec.naming import check_name
 from mlbtc.spec.nodes import MAX_BYTES, read_document
 from mlbtc.spec.origin import Origin, Path, placed
-from mlbtc.spec.schema import AttentionFile, BlocksLevel, EinsumLevel, MatrixFile, ScoreEntry, shown, validate
+from mlbtc.spec.place import SIDES, Place, as_place, fit, part_shape
+from mlbtc.spec.schema import (
+    AttentionFile,
+    BlocksLevel,
+    EinsumLevel,
+    MatrixFile,
+    PlaceEntry,
+    ScoreEntry,
+    validate,
+)
 from mlbtc.spec.sizes import Size, as_size, symbol
 
 
@@ -136,7 +145,7 @@ def _matrix(value: dict[str, Any], origin: Origin) -> MLBTC:
         found = _checked_level(entry, shape, origin, path)
         levels += found
         lines += [origin.lines[path]] * len(found)
-    _check_symbols_used(file.symbols, [*shape, *(size for level in levels for _, size in level.sizes)], origin)
+    _check_symbols_used(file.symbols, [*shape, *(size for level in levels for size in level.stated_sizes)], origin)
     per_level: dict[Path, int] = {(): 1, ("shape",): origin.lines[("shape",)]}
     per_level |= {("levels", number): line for number, line in enumerate(lines)}
     name = _name(file.name, origin)
@@ -178,8 +187,9 @@ def _einsum(written: EinsumLevel, origin: Origin, path: Path) -> Level:
             as_size(size, f"the size of index {index!r}")
     with placed(origin, *path, "einsum"):
         parse_expression(written.einsum)
+    at = _place(written.at, origin, path)
     with placed(origin, *path):
-        return Level.einsum(written.einsum, written.sizes, written.scale, _pair(written.permutation))
+        return Level.einsum(written.einsum, written.sizes, written.scale, _pair(written.permutation), at)
 
 
 def _blocks(written: BlocksLevel, origin: Origin, path: Path) -> Level:
@@ -188,8 +198,20 @@ def _blocks(written: BlocksLevel, origin: Origin, path: Path) -> Level:
     if written.rank is not None:
         with placed(origin, *path, "rank"):
             as_size(written.rank, "rank")
+    at = _place(written.at, origin, path)
     with placed(origin, *path):
-        return Level(written.blocks, written.rank, written.scale, _pair(written.permutation))
+        return Level(written.blocks, written.rank, written.scale, _pair(written.permutation), at)
+
+
+def _place(entry: PlaceEntry | None, origin: Origin, path: Path) -> Place | None:
+    """Read the value of the key `at`."""
+    if entry is None:
+        return None
+    for side in SIDES:
+        with placed(origin, *path, "at", side):
+            # One side at a time: the message names the line of the side that is wrong.
+            as_place((getattr(entry, side), None) if side == "rows" else (None, getattr(entry, side)))
+    return as_place((entry.rows, entry.columns))
 
 
 def _pair(entry: Any) -> tuple[Any, Any] | None:
@@ -203,13 +225,14 @@ def _family(entry: dict[str, Any], shape: list[Size], origin: Origin, path: Path
         raise SpecError(f"{origin.where(*path, 'family')}: unknown family {shown(name)}; {hint}")
     family = FAMILIES[name]
     parameters = inspect.signature(family).parameters
-    arguments = {key: value for key, value in entry.items() if key not in ("family", "scale")}
+    arguments = {key: value for key, value in entry.items() if key not in ("family", "scale", "at")}
+    shape, at = _part(entry.get("at"), shape, origin, path)
     for key in arguments:
         if key == "shape":
             raise SpecError(f"{origin.where(*path, key)}: the shape of a family is that of the file, above the levels")
         if key not in parameters:
             keys = [p for p in parameters if p != "shape"]
-            hint = nearest(key, [*keys, "scale"])
+            hint = nearest(key, [*keys, "scale", "at"])
             raise SpecError(f"{origin.where(*path, key)}: {name} has no key {shown(key)}; {hint}")
         _check_argument(key, parameters[key].annotation, arguments[key], origin, (*path, key))
     if "shape" in parameters:
@@ -222,9 +245,20 @@ def _family(entry: dict[str, Any], shape: list[Size], origin: Origin, path: Path
     with placed(origin, *path), _without_numbers():
         spec = family(**arguments)
     if list(spec.shape) != shape:
-        raise SpecError(f"{origin.where(*path)}: this {name} has shape {list(spec.shape)}, the file says {shape}")
+        said = "the file" if at is None else "its place"
+        raise SpecError(f"{origin.where(*path)}: this {name} has shape {list(spec.shape)}, {said} says {shape}")
     with placed(origin, *path, "scale"):
-        return [level.scaled(entry.get("scale", 1)) for level in spec.levels]
+        return [level.scaled(entry.get("scale", 1)).placed(at) for level in spec.levels]
+
+
+def _part(entry: Any, shape: list[Size], origin: Origin, path: Path) -> tuple[list[Size], Place | None]:
+    """Return the shape of the part that a family fills, and its place."""
+    if entry is None:
+        return shape, None
+    at = _place(validate(PlaceEntry, entry, origin, (*path, "at")), origin, path)
+    with placed(origin, *path, "at"):
+        at, _ = fit(at, (shape[0], shape[1]))
+    return list(part_shape(at, (shape[0], shape[1]))), at
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from mlbtc.spec.expression import Expression, parse_expression
 from mlbtc.spec.naming import check_name
 from mlbtc.spec.origin import Origin, Path, placed
 from mlbtc.spec.permutation import Permutation, as_permutation, check_permutation
-from mlbtc.spec.sizes import Condition, Size, as_size, divide, divisors_hint, evaluate, product, same, substitute
+from mlbtc.spec.place import Place, as_place, fit, part_shape
+from mlbtc.spec.sizes import AtLeast, Condition, Size, as_size, divide, divisors_hint, product, same, substitute
 
 MAX_LEVELS = 256
 AXES = ("output", "input")
@@ -36,6 +37,8 @@ class Level:
         scale: a finite number other than 0 that multiplies the product.
         permutation: `(rows, columns)`, each a list of positions, "bit_reversal", "stride(b)" or None. Row i of the
             product becomes row `rows[i]` of the level, and likewise for columns.
+        at: `(rows, columns)`, each `(start, stop)` or None for all: the part of the matrix that the permuted product
+            fills. The rest of the level is zero.
 
     Raises:
         SpecError: a value is out of range.
@@ -46,6 +49,7 @@ class Level:
     scale: float | int
     rows: Permutation
     columns: Permutation
+    at: Place | None
 
     def __init__(
         self,
@@ -53,11 +57,12 @@ class Level:
         rank: Size | str | None = None,
         scale: float | int = 1,
         permutation: Sequence[Any] | None = None,
+        at: Sequence[Any] | Place | None = None,
     ) -> None:
         sizes = {"k": as_size(blocks, "blocks")}
         if rank is not None:
             sizes["r"] = as_size(rank, "rank")
-        self._fill(_BLOCK_DIAGONAL if rank is None else _LOW_RANK, sizes, scale, permutation)
+        self._fill(_BLOCK_DIAGONAL if rank is None else _LOW_RANK, sizes, scale, permutation, at)
 
     @classmethod
     def einsum(
@@ -66,6 +71,7 @@ class Level:
         sizes: Mapping[str, Size | str] | None = None,
         scale: float | int = 1,
         permutation: Sequence[Any] | None = None,
+        at: Sequence[Any] | Place | None = None,
     ) -> Level:
         """Return the level written as factors, `->`, output axis, input axis.
 
@@ -74,6 +80,7 @@ class Level:
             sizes: index sizes; those that the shape of the matrix determines may be left out.
             scale: as for `Level`.
             permutation: as for `Level`.
+            at: as for `Level`.
 
         Raises:
             SpecError: the expression does not follow the grammar, or a size names no index of it.
@@ -85,35 +92,49 @@ class Level:
                 raise SpecError(f"sizes names {name!r}, but the indices are {', '.join(parsed.indices)}")
             known[name] = as_size(value, f"the size of index {name!r}")
         level = object.__new__(cls)
-        level._fill(parsed, known, scale, permutation)
+        level._fill(parsed, known, scale, permutation, at)
         return level
 
     def _fill(
-        self, expression: Expression, sizes: Mapping[str, Size], scale: float | int, permutation: Sequence[Any] | None
+        self,
+        expression: Expression,
+        sizes: Mapping[str, Size],
+        scale: float | int,
+        permutation: Sequence[Any] | None,
+        at: Sequence[Any] | Place | None,
     ) -> None:
         rows, columns = _split_permutation(permutation)
         ordered = tuple((name, sizes[name]) for name in expression.indices if name in sizes)
-        values = (expression, ordered, _check_scale(scale), rows, columns)
+        values = (expression, ordered, _check_scale(scale), rows, columns, as_place(at))
         for name, value in zip(self.__dataclass_fields__, values, strict=True):
             object.__setattr__(self, name, value)
 
     def with_sizes(self, sizes: Mapping[str, Size]) -> Level:
         """Return the same level with the given index sizes."""
-        level = object.__new__(type(self))
-        level._fill(self.expression, sizes, self.scale, (self.rows, self.columns))
-        return level
+        return self._changed(sizes, self.scale, self.at)
 
     def scaled(self, factor: float | int) -> Level:
         """Return the level with its scale multiplied by `factor`."""
+        return self._changed(self.size_of, self.scale * _check_scale(factor), self.at)
+
+    def placed(self, at: Sequence[Any] | Place | None) -> Level:
+        """Return the same level at another place."""
+        return self._changed(self.size_of, self.scale, at)
+
+    def _changed(self, sizes: Mapping[str, Size], scale: float | int, at: Sequence[Any] | Place | None) -> Level:
         level = object.__new__(type(self))
-        scale = self.scale * _check_scale(factor)
-        level._fill(self.expression, self.size_of, scale, (self.rows, self.columns))
+        level._fill(self.expression, sizes, scale, (self.rows, self.columns), at)
         return level
 
     @property
     def size_of(self) -> dict[str, Size]:
         """Index name to size, for the sizes known so far."""
         return dict(self.sizes)
+
+    @property
+    def stated_sizes(self) -> tuple[Size, ...]:
+        """Index sizes and the bounds of the place, for the symbols and conditions in them."""
+        return *(size for _, size in self.sizes), *(() if self.at is None else self.at.sizes)
 
     @property
     def shorthand(self) -> dict[str, Size] | None:
@@ -132,7 +153,8 @@ class Level:
         scale = "" if self.scale == 1 else f"{self.scale} * "
         sizes = ", ".join(f"{name}={size}" for name, size in self.sizes)
         moved = [f"{side} {_brief(p)}" for side, p in (("rows", self.rows), ("columns", self.columns)) if p is not None]
-        return f"{scale}{self.expression} [{sizes}]" + (f", permuted: {', '.join(moved)}" if moved else "")
+        permuted = f", permuted: {', '.join(moved)}" if moved else ""
+        return f"{scale}{self.expression} [{sizes}]{permuted}" + ("" if self.at is None else f", at {self.at}")
 
 
 def _brief(permutation: Permutation) -> str:
@@ -143,11 +165,11 @@ def _brief(permutation: Permutation) -> str:
 def _check_scale(scale: object) -> float | int:
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         raise SpecError(f"scale must be a number, found {scale!r}")
-    # Integers that a file's reader would round are floats at once.
-    number = int(scale) if isinstance(scale, int) and abs(scale) <= 2**53 else _as_float(scale)
+    number = _as_float(scale)
     if not math.isfinite(number) or number == 0:
         raise SpecError(f"scale must be finite and not 0, found {str(scale)[:40]}")
-    return number
+    # One form of each number: a file's reader makes no difference between -1 and -1.0, and rounds larger integers.
+    return int(number) if number.is_integer() and abs(number) <= 2**53 else number
 
 
 def _as_float(number: float | int) -> float:
@@ -183,7 +205,7 @@ class MLBTC(Operators):
     levels: tuple[Level, ...]
     name: str = field(default="matrix", compare=False)
     defaults: tuple[tuple[str, int], ...] = ()
-    conditions: tuple[Condition, ...] = field(default=(), init=False, compare=False)
+    conditions: tuple[Condition | AtLeast, ...] = field(default=(), init=False, compare=False)
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def __init__(
@@ -195,7 +217,8 @@ class MLBTC(Operators):
         origin: Origin | None = None,
     ) -> None:
         rows, columns = _check_shape(shape)
-        resolved, conditions = [], []
+        resolved: list[Level] = []
+        conditions: list[Condition | AtLeast] = []
         for number, level in enumerate(_check_levels(levels)):
             with placed(origin, "levels", number):
                 level, stated = resolve(level, rows, columns)
@@ -213,7 +236,7 @@ class MLBTC(Operators):
     @property
     def symbols(self) -> tuple[str, ...]:
         """Names of the open symbols, sorted."""
-        sizes = [*self.shape, *(size for level in self.levels for _, size in level.sizes)]
+        sizes = [*self.shape, *(size for level in self.levels for size in level.stated_sizes)]
         return tuple(sorted({s.name for size in sizes if isinstance(size, sp.Expr) for s in size.free_symbols}))
 
     def bind(self, **values: Size | str) -> MLBTC:
@@ -232,12 +255,13 @@ class MLBTC(Operators):
         for condition in self.conditions:
             path: Path = () if condition.level is None else ("levels", condition.level)
             with placed(self.origin, *path):
-                _check_condition(condition, sizes)
+                condition.check(sizes)
         levels = []
         for number, level in enumerate(self.levels):
             with placed(self.origin, "levels", number):
                 bound = {n: substitute(s, sizes, f"the size of index {n!r}") for n, s in level.sizes}
-                levels.append(level.with_sizes(bound))
+                at = None if level.at is None else level.at.substitute(sizes)
+                levels.append(level.with_sizes(bound).placed(at))
         left = {name: value for name, value in self.defaults if name not in sizes}
         return MLBTC(shape, levels, self.name, left, self.origin)
 
@@ -253,6 +277,18 @@ class MLBTC(Operators):
     def named(self, name: str) -> MLBTC:
         """Return the same spec under another name."""
         return MLBTC(self.shape, self.levels, name, self.defaults, self.origin)
+
+    def canonical(self) -> MLBTC:
+        """Return the form in which structures that are only written differently are equal."""
+        from mlbtc.spec.canonical import canonical
+
+        return canonical(self)
+
+    def simplify(self) -> MLBTC:
+        """Return a spec of the same set of matrices with no more parameters and MACs."""
+        from mlbtc.spec.simplification import simplify
+
+        return simplify(self)
 
     def to_yaml(self, width: int = 10**6) -> str:
         """Return the spec as YAML that `mlbtc.loads` reads back to an equal spec, in lines of about `width`."""
@@ -294,32 +330,33 @@ def _check_defaults(defaults: Mapping[str, int], symbols: tuple[str, ...]) -> tu
     return tuple(sorted(checked))
 
 
-def _check_condition(condition: Condition, values: Mapping[str, Size]) -> None:
-    divisor, size = evaluate(condition.divisor, values), evaluate(condition.size, values)
-    if condition.divisor == 1 and not isinstance(size, int) and size.is_integer is False:
-        raise SpecError(f"{condition.size} must be an integer, found {size}")
-    quotient, _ = divide(size, divisor)
-    if quotient is None:
-        raise SpecError(f"{condition.divisor} must divide {condition.size}, found {divisor} and {size}")
-
-
-def resolve(level: Level, rows: Size, columns: Size) -> tuple[Level, list[Condition]]:
+def resolve(level: Level, rows: Size, columns: Size) -> tuple[Level, list[Condition | AtLeast]]:
     """Derive the sizes that the shape determines, check the others.
 
     Returns:
-        The level with every size known, and the conditions that symbolic sizes must meet.
+        The level with every size known and no place that is the whole matrix, and the conditions that symbolic sizes
+        must meet.
 
     Raises:
         SpecError: a size cannot be derived, does not divide, or contradicts the shape.
     """
+    at, inside = fit(level.at, (rows, columns))
+    try:
+        found, conditions = _resolve_sizes(level.placed(at), *part_shape(at, (rows, columns)))
+    except SpecError as error:
+        raise SpecError(f"{error} (the level is at {at})" if at else str(error), error.key) from None
+    return found, [*conditions, *inside]
+
+
+def _resolve_sizes(level: Level, rows: Size, columns: Size) -> tuple[Level, list[Condition]]:
     known = level.size_of
-    conditions = [Condition(1, size) for size in known.values() if not isinstance(size, int) and not size.is_integer]
+    conditions = [Condition(1, s) for s in level.stated_sizes if not isinstance(s, int) and not s.is_integer]
     axes = [("output", level.expression.output, rows), ("input", level.expression.input, columns)]
     for _ in axes:  # a size found on one axis may be what the other was missing
         for which, names, size in axes:
             missing = [name for name in names if name not in known]
             if len(missing) == 1:
-                known[missing[0]], stated = _derive(level, which, names, size, known)
+                known[missing[0]], stated = _derive(level, missing[0], which, names, size, known)
                 conditions += stated
     for which, names, size in axes:
         _check_axis(which, names, size, known)
@@ -333,8 +370,9 @@ def resolve(level: Level, rows: Size, columns: Size) -> tuple[Level, list[Condit
 
 
 def _derive(
-    level: Level, which: str, names: tuple[str, ...], size: Size, known: Mapping[str, Size]
+    level: Level, missing: str, which: str, names: tuple[str, ...], size: Size, known: Mapping[str, Size]
 ) -> tuple[Size, list[Condition]]:
+    # What is derived keeps the limits of what is written: it can be written, and read again.
     given = [name for name in names if name in known]
     divisor = product([known[name] for name in given])
     quotient, condition = divide(size, divisor)
@@ -343,6 +381,8 @@ def _derive(
         if level.expression in (_LOW_RANK, _BLOCK_DIAGONAL):
             raise SpecError(f"{divisor} blocks do not divide the {which} size {size}{divisors_hint(size)}")
         raise SpecError(f"the {which} size {size} is no multiple of {sizes} = {divisor}{divisors_hint(size)}")
+    if not isinstance(quotient, int):
+        as_size(str(quotient), f"the size of index {missing!r}, which the {which} size determines,")
     return quotient, [condition] if condition else []
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from mlbtc.errors import SpecError
+from mlbtc.errors import SpecError, shown
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.sizes import as_size
 
@@ -24,6 +24,11 @@ def check_score(score: object, width: int) -> MLBTC:
         raise SpecError(f"a score has numbers for sizes, found the open symbols {', '.join(bound.symbols)}", "score")
     if bound.shape != (width, width):
         raise SpecError(f"a score has shape ({width}, {width}), found ({bound.shape[0]}, {bound.shape[1]})", "score")
+    for number, level in enumerate(bound.levels):
+        if level.at is not None:
+            raise SpecError(
+                f"a score has levels that are the whole matrix, but levels[{number}] is at {level.at}", "score"
+            )
     return bound.named("score")
 
 
@@ -46,13 +51,13 @@ def check_whole(value: object, what: str, key: str) -> None:
     except SpecError as error:
         raise SpecError(str(error), key) from None
     if not fits:
-        raise SpecError(f"{what} must be an integer, found {value!r}", key)
+        raise SpecError(f"{what} must be an integer, found {shown(value)}", key)
 
 
 def check_ranks(ranks: Sequence[int], head: int) -> tuple[int, ...]:
     """Return the ranks of a head, which sum to its dimension."""
     if isinstance(ranks, str) or not isinstance(ranks, Sequence) or len(ranks) > MAX_RANKS:
-        raise SpecError(f"ranks is a list of at most {MAX_RANKS} integers, found {str(ranks)[:60]!r}", "ranks")
+        raise SpecError(f"ranks is a list of at most {MAX_RANKS} integers, found {shown(ranks)}", "ranks")
     for rank in ranks:
         check_whole(rank, "a rank", "ranks")
     if sum(ranks) != head:
@@ -75,7 +80,7 @@ def default_blocks(context: int, levels: int) -> tuple[int, ...]:
 def check_blocks(blocks: Sequence[int]) -> tuple[int, ...]:
     """Return the block sizes, each a positive integer."""
     if isinstance(blocks, str) or not isinstance(blocks, Sequence):
-        raise SpecError(f"block_sizes is a list of integers, found {str(blocks)[:60]!r}", "block_sizes")
+        raise SpecError(f"block_sizes is a list of integers, found {shown(blocks)}", "block_sizes")
     for block in blocks:
         check_whole(block, "a block size", "block_sizes")
     return tuple(blocks)

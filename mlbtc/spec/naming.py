@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Callable, Iterable
+from itertools import count
 
 from mlbtc.errors import SpecError
 
@@ -32,3 +34,16 @@ def class_name(name: str) -> str:
     words = re.split(r"[^A-Za-z0-9]+", name)
     joined = "".join(word[:1].upper() + word[1:] for word in words if word)
     return f"Matrix{joined}" if keyword.iskeyword(joined) or not joined[:1].isalpha() else joined
+
+
+def fresh_names(taken: Iterable[str]) -> Callable[[str], str]:
+    """Return a function that makes index names which nobody has: r becomes r2, r3, ..."""
+    used = set(taken)
+
+    def name(base: str) -> str:
+        stem = base.rstrip("0123456789")[:24] or "i"
+        new = next(found for number in count(2) if (found := f"{stem}{number}") not in used)
+        used.add(new)
+        return new
+
+    return name

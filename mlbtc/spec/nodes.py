@@ -40,8 +40,13 @@ def read_document(text: str, source: str) -> Document:
         raise SpecError(f"{source}: a spec file has at most {MAX_BYTES} bytes, found {len(text)} characters")
     lines: dict[Path, int] = {(): 1}
     try:
+        text.encode()  # half a surrogate pair is no text, and a reader in C says so in its own words
         _refuse_features(text, source)
         node = yaml.compose(text, Loader=_LOADER)
+    except UnicodeEncodeError as error:
+        line = text[: error.start].count("\n") + 1
+        code = ord(text[error.start])
+        raise SpecError(f"{source}:{line}: not valid YAML: U+{code:04X} is no character of its own") from None
     except yaml.MarkedYAMLError as error:
         raise SpecError(_describe(error, source)) from None
     except yaml.reader.ReaderError as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from mlbtc.errors import SpecError
+from mlbtc.errors import SpecError, shown
 
 Path = tuple[str | int, ...]
 
@@ -40,8 +40,10 @@ def placed(origin: Origin | None, *path: str | int) -> Iterator[None]:
 
 
 def render(path: Path) -> str:
-    """Write a path as `levels[2].rank`."""
+    """Write a path as `levels[2].rank`; a key that is no short word is quoted."""
     text = ""
     for key in path:
+        if isinstance(key, str) and not (key.isprintable() and len(key) <= 64):
+            key = shown(key)
         text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
     return text

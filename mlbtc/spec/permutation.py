@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from mlbtc.errors import SpecError
+from mlbtc.errors import SpecError, shown
 from mlbtc.spec.sizes import Condition, Size
 
 Permutation = tuple[int, ...] | str | None
@@ -26,14 +26,14 @@ def as_permutation(value: object, side: str) -> Permutation:
         return None
     if isinstance(value, str):
         if value != "bit_reversal" and not stride_of(value):
-            raise SpecError(f"the {side} permutation must be {_FORMS}, found {value!r}")
+            raise SpecError(f"the {side} permutation must be {_FORMS}, found {shown(value)}")
         return value
     if not isinstance(value, Sequence):
-        raise SpecError(f"the {side} permutation must be {_FORMS}, found {value!r}")
+        raise SpecError(f"the {side} permutation must be {_FORMS}, found {shown(value)}")
     positions = tuple(value)
     for position in positions:
         if isinstance(position, bool) or not isinstance(position, int):
-            raise SpecError(f"the {side} permutation holds positions 0, 1, ..., found {position!r}")
+            raise SpecError(f"the {side} permutation holds positions 0, 1, ..., found {shown(position)}")
     if not positions:
         raise SpecError(f"the {side} permutation is empty")
     for position in positions:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mlbtc.errors import SpecError, nearest
+from mlbtc.errors import SpecError, nearest, shown
 from mlbtc.spec.nodes import Value
 from mlbtc.spec.origin import Origin, Path
 
@@ -28,6 +28,13 @@ class PermutationEntry(Entry):
     columns: list[int] | str | None = None
 
 
+class PlaceEntry(Entry):
+    """`at: {rows: [0, 64], columns: [D/2, D]}`."""
+
+    rows: list[SizeEntry] | None = None
+    columns: list[SizeEntry] | None = None
+
+
 class BlocksLevel(Entry):
     """`{blocks: 4, rank: 8, scale: 0.5}`."""
 
@@ -35,6 +42,7 @@ class BlocksLevel(Entry):
     rank: SizeEntry | None = None
     scale: float = 1
     permutation: PermutationEntry | None = None
+    at: PlaceEntry | None = None
 
 
 class EinsumLevel(Entry):
@@ -44,6 +52,7 @@ class EinsumLevel(Entry):
     sizes: dict[str, SizeEntry] = {}
     scale: float = 1
     permutation: PermutationEntry | None = None
+    at: PlaceEntry | None = None
 
 
 class MatrixFile(Entry):
@@ -167,9 +176,3 @@ def _wanted(details: list[Any], first: Any, model: type[Entry], location: Path) 
 
 def _keys(model: type[Entry]) -> str:
     return ", ".join(model.model_fields)
-
-
-def shown(value: object) -> str:
-    """Write a found value for a message, cut to one short line."""
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -8,11 +8,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TypeAlias
 
 import sympy as sp
 
-from mlbtc.errors import SpecError
+from mlbtc.errors import SpecError, shown
 
 Size: TypeAlias = int | sp.Expr
 """A bound size is a Python `int`; a symbolic one is a sympy expression."""
@@ -39,39 +40,41 @@ def symbol(name: str) -> sp.Symbol:
     return sp.Symbol(name, integer=True, positive=True)
 
 
-def as_size(value: object, what: str = "a size") -> Size:
+def as_size(value: object, what: str = "a size", least: int = 1) -> Size:
     """Return `value` as a size.
 
     Args:
         value: a positive int, an expression such as `"D"` or `"2*D"`, or a sympy expression.
         what: how to name the value in a message.
+        least: the smallest value; 0 for where something starts.
 
     Raises:
         SpecError: the value is not a positive integer or an expression of symbols, or is absurdly large.
     """
+    kind = f"a {'positive' if least else 'non-negative'} integer or an expression"
     if isinstance(value, bool):
-        raise SpecError(f"{what} must be a positive integer or an expression, found {value!r}")
+        raise SpecError(f"{what} must be {kind}, found {shown(value)}")
     if isinstance(value, str):
         value = _parse(value, what)
     if isinstance(value, sp.Expr):
-        return _check_expression(value, what)
+        return _check_expression(value, what, least)
     try:
         number = value.__index__()  # type: ignore[attr-defined]
     except AttributeError:
-        raise SpecError(f"{what} must be a positive integer or an expression, found {value!r}") from None
-    return _check_number(int(number), what)
+        raise SpecError(f"{what} must be {kind}, found {shown(value)}") from None
+    return _check_number(int(number), what, least)
 
 
-def _check_number(number: int, what: str) -> int:
-    if number < 1:
-        raise SpecError(f"{what} must be at least 1, found {number}")
+def _check_number(number: int, what: str, least: int) -> int:
+    if number < least:
+        raise SpecError(f"{what} must be at least {least}, found {number}")
     if number > MAX_SIZE:
         shown = str(number) if number < 10**20 else "a number of more than 20 digits"
         raise SpecError(f"{what} must be at most {MAX_SIZE} (2**24), found {shown}")
     return number
 
 
-def _check_expression(value: sp.Expr, what: str) -> Size:
+def _check_expression(value: sp.Expr, what: str, least: int) -> Size:
     if not value.free_symbols:
         number = sp.nsimplify(value) if value.is_finite and value.is_real else sp.nan
         if number is sp.nan:
@@ -80,12 +83,12 @@ def _check_expression(value: sp.Expr, what: str) -> Size:
             )
         if not number.is_Integer:
             raise SpecError(f"{what} must be a positive integer, found {value}")
-        return _check_number(int(number), what)
+        return _check_number(int(number), what, least)
     if value.is_real is False or value.has(sp.zoo, sp.nan, sp.oo):
         raise SpecError(f"{what} must be a positive integer, but divides by zero or has the root of a negative number")
     if value.is_integer is False:
         raise SpecError(f"{what} must be an integer, but {value} never is")
-    if value.is_nonpositive:
+    if value.is_nonpositive if least else value.is_negative:
         raise SpecError(f"{what} must be positive, but {value} never is")
     for s in value.free_symbols:
         if not (s.is_integer and s.is_positive):
@@ -133,9 +136,10 @@ def _to_sympy(node: ast.expr, text: str, what: str) -> Term:
         case ast.Call(func=ast.Name(id="sqrt"), args=[argument], keywords=[]):
             value, terms, degree = _to_sympy(argument, text, what)
             return sp.sqrt(value), terms, degree
-        case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=int(power))) if 1 <= power <= MAX_DEGREE:
+        case ast.BinOp(left=left, op=ast.Pow(), right=right) if (power := _exponent(right)) is not None:
             base, terms, degree = _to_sympy(left, text, what)
-            return _bounded(base, power, math.comb(terms + power - 1, power), degree * power, what)
+            times = math.ceil(abs(power))
+            return _bounded(base, power, math.comb(terms + times - 1, times), math.ceil(degree * abs(power)), what)
         case ast.BinOp(left=left, op=op, right=right):
             (one, m, d), (two, n, e) = _to_sympy(left, text, what), _to_sympy(right, text, what)
             match op:
@@ -145,25 +149,39 @@ def _to_sympy(node: ast.expr, text: str, what: str) -> Term:
                     return one - two, m + n, max(d, e)
                 case ast.Mult() | ast.Div() | ast.FloorDiv():
                     # Both signs mean exact division: that it comes out even becomes a condition of the spec.
-                    power = 1 if isinstance(op, ast.Mult) else -1
+                    sign = 1 if isinstance(op, ast.Mult) else -1
                     _bounded(sp.Integer(1), 1, m * n, d + e, what)
-                    return one * two**power, m * n, d + e
+                    return one * two**sign, m * n, d + e
     raise SpecError(f"{what} may hold integers, symbols, + - * / **, sqrt() and parentheses only, found {text!r}")
 
 
-def _bounded(base: sp.Expr, power: int, terms: int, degree: int, what: str) -> Term:
+def _exponent(node: ast.expr) -> Fraction | None:
+    """Return an exponent: an integer, or the quotient of two that products of roots are written with."""
+    match node:
+        case ast.Constant(value=int(number)) if not isinstance(number, bool) and 1 <= number <= MAX_DEGREE:
+            return Fraction(number)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            power = _exponent(operand)
+            return None if power is None else -power
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            one, two = _exponent(left), _exponent(right)
+            return None if one is None or two is None else one / two
+    return None
+
+
+def _bounded(base: sp.Expr, power: int | Fraction, terms: int, degree: int, what: str) -> Term:
     """Return `base ** power` unless it is absurd; nothing is computed before the bounds are checked."""
     if terms > MAX_TERMS or degree > MAX_DEGREE:
         raise SpecError(
             f"{what} is too large an expression: multiplied out it has up to {terms} terms of degree {degree}, "
             f"at most {MAX_TERMS} and {MAX_DEGREE} are allowed"
         )
-    return base**power, terms, degree
+    return base ** sp.Rational(power), terms, degree
 
 
-def substitute(size: Size, values: Mapping[str, Size], what: str = "a size") -> Size:
+def substitute(size: Size, values: Mapping[str, Size], what: str = "a size", least: int = 1) -> Size:
     """Replace symbols by name and check that the result is still a size."""
-    return size if isinstance(size, int) else as_size(evaluate(size, values), what)
+    return size if isinstance(size, int) else as_size(evaluate(size, values), what, least)
 
 
 def evaluate(size: Size, values: Mapping[str, Size]) -> Size:
@@ -243,8 +261,13 @@ def _is_multiple(one: Monomial, other: Monomial) -> bool:
     (a, powers, whole), (b, divisors, part) = one, other
     if whole.is_Add and bool((whole - part).is_nonnegative):
         return True
-    return bool(a >= b) and all(base in powers and bool((powers[base] - power).is_nonnegative)
-                                for base, power in divisors.items())  # fmt: skip
+    return bool(a >= b) and all(_grows(base, powers.get(base, 0) - divisors.get(base, 0))
+                                for base in {**powers, **divisors})  # fmt: skip
+
+
+def _grows(base: sp.Expr, power: sp.Expr) -> bool:
+    """Whether `base ** power >= 1` for certain; a sum such as D - 1 may be below 1 itself."""
+    return power == 0 or bool(sp.sympify(power).is_positive and (base.is_Symbol or (base - 1).is_nonnegative))
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +282,48 @@ class Condition:
     size: Size
     level: int | None = field(default=None, compare=False)
 
+    def check(self, values: Mapping[str, Size]) -> None:
+        """Check the condition with symbols replaced.
+
+        Raises:
+            SpecError: it does not hold.
+        """
+        divisor, size = evaluate(self.divisor, values), evaluate(self.size, values)
+        if self.divisor == 1 and not isinstance(size, int) and size.is_integer is False:
+            raise SpecError(f"{self.size} must be an integer, found {size}")
+        quotient, _ = divide(size, divisor)
+        if quotient is None:
+            raise SpecError(f"{self.divisor} must divide {self.size}, found {divisor} and {size}")
+
     def __str__(self) -> str:
         return f"{self.size} is an integer" if self.divisor == 1 else f"{self.divisor} divides {self.size}"
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """`size` must be at least `least`; stated and checked as a `Condition` is."""
+
+    size: Size
+    least: Size
+    level: int | None = field(default=None, compare=False)
+
+    @property
+    def certain(self) -> bool:
+        """Whether it holds whatever the symbols are."""
+        return bool(sp.expand(sp.sympify(self.size) - self.least).is_nonnegative)
+
+    def check(self, values: Mapping[str, Size]) -> None:
+        """Check the condition with symbols replaced.
+
+        Raises:
+            SpecError: it does not hold.
+        """
+        size, least = (sp.sympify(evaluate(part, values)) for part in (self.size, self.least))
+        if sp.expand(size - least).is_negative:
+            raise SpecError(f"{self.size} must be at least {self.least}, found {size} and {least}")
+
+    def __str__(self) -> str:
+        return f"{self.size} is at least {self.least}"
 
 
 def divisors_hint(size: Size) -> str:

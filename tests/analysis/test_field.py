@@ -9,7 +9,7 @@ import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlbtc import MLBTC, families
+from mlbtc import MLBTC, Level, families
 from mlbtc.analysis.field import PRIME, affordable, instance_rank, rank_modulo
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
@@ -17,7 +17,7 @@ from mlbtc.spec.permutation import Permutation
 from tests.oracles.matrix import add, level_matrix, move, numeric_rank, random_tensors, rank
 from tests.oracles.networks import Network, network, networks
 
-NONE = [(None, None)]
+NONE = [Level()]
 
 
 def plan_of(spec: MLBTC) -> Plan:
@@ -108,7 +108,7 @@ def test_permutations_move_levels_against_each_other(
     moved = move(second, places, None) if side == "rows" else move(second, None, places)
     plan = plan_of(MLBTC((8, 8), [term.level for term in terms]))
     permutation = (name, None) if side == "rows" else (None, name)
-    assert instance_rank(plan, [(None, None), permutation]) == rank(add([first, moved])) == expected
+    assert instance_rank(plan, [Level(), Level(permutation=permutation)]) == rank(add([first, moved])) == expected
 
 
 AFFORDABLE = {

@@ -241,6 +241,21 @@ def test_symbols_bound_later_give_the_rank_of_numbers(name: str, values: dict[st
     assert symbolic == rank_of(spec.bind(**values)).size
 
 
+def test_a_rank_below_the_shape_by_a_quotient_is_not_dropped() -> None:
+    spec = MLBTC(("m", "n"), [Level.einsum("i r, r j -> i j", {"r": "m/q"})])
+    found = rank_of(spec)
+    assert found.certainty == "exact"
+    assert found.size == sp.Min(symbol("n"), symbol("m") / symbol("q"))
+    assert rank_of(spec.bind(m=8, n=8, q=4)).size == 2
+
+
+def test_a_number_that_no_symbol_changes_is_a_bound() -> None:
+    """A summed index of a symbolic size under a bound that is a number: there is no instance to evaluate."""
+    drawn = Level.einsum("a c s, s b d -> (a b) (c d)", {"a": 3, "b": 5, "c": 5, "d": 3, "s": 2})
+    found = rank_of(MLBTC((15, 15), [drawn, Level.einsum("a p, r p, b -> a b", {"p": "p", "r": 2, "b": 15})]))
+    assert (found.size, found.certainty) == (15, "upper bound")
+
+
 def test_a_report_with_defaults_says_how_certain_its_number_is() -> None:
     spec = families.tensor_train(("a", "b"), ("c", "d"), ("r",))
     full = report_of(spec.with_defaults({"a": 2, "b": 2, "c": 2, "d": 2, "r": 4}))

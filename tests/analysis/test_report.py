@@ -108,7 +108,7 @@ def test_json_keys(bound: bool, batch: Size | str | None) -> None:
         assert level["rank"]["certainty"] == "exact"
     assert {step["level"] for step in found["steps"]} == {0, 1}
     for step in found["steps"]:
-        assert set(step) == {"level", "step", "macs", "elements"}
+        assert set(step) == {"level", "step", "macs", "elements", "bytes"}
 
 
 def test_levels_and_steps_add_up() -> None:

@@ -85,3 +85,51 @@ def test_a_bound_report_warns_anew() -> None:
 def test_a_level_that_adds_no_rank_is_named() -> None:
     found = warnings_of(MLBTC((64, 64), [Level(1), Level(4, 2)]))
     assert any("levels[1]" in warning and "rank" in warning for warning in found)
+
+
+BONDS = {"r": 10, "s": 100}
+
+
+def test_a_bond_above_its_factors_is_named() -> None:
+    found = warnings_of(MLBTC((200, 200), [Level.einsum("i r, r s, s j -> i j", BONDS)]))
+    assert found == ("levels[0]: the size of index s = 100 is above what factors 1 and 2 can use, 10",)
+    assert warnings_of(MLBTC((200, 200), [Level.einsum("i r, r s, s j -> i j", {"r": 10, "s": 10})])) == ()
+    both = warnings_of(MLBTC((8, 8), [Level.einsum("i r s, r s j -> i j", {"r": 3, "s": 3})]))
+    assert both[0] == "levels[0]: the product of the indices r s = 9 is above what factors 0 and 1 can use, 8"
+
+
+def test_ranks_of_a_block_tensor_train() -> None:
+    def above(rank: int) -> list[str]:
+        return [w for w in warnings_of(families.btt((64, 64), rank)) if "above what factors" in w]
+
+    assert above(8) == []
+    assert above(9) == ["levels[0]: the size of index s = 9 is above what factors 0 and 1 can use, 8"]
+
+
+def test_levels_after_full_rank_add_none() -> None:
+    ranks, blocks = [8, 6, 2, 1], [1, 4, 16, 32]
+    assert warnings_of(families.mlr((64, 64), ranks, blocks)) == (
+        "levels[3] adds no rank: the levels before it have full rank together, 64",
+    )
+    assert warnings_of(families.mlr((64, 64), ranks[:3], blocks[:3])) == ()
+    # Without a proof that ranks add up, nothing is said.
+    levels = [Level(p, r, permutation=(None, "bit_reversal")) for p, r in zip(blocks, ranks, strict=True)]
+    assert warnings_of(MLBTC((64, 64), levels)) == ()
+
+
+def test_a_scale_of_every_level_is_reducible() -> None:
+    low, block = Level(1, 4), Level(4, 2)
+    assert warnings_of(MLBTC((64, 64), [low.scaled(0.5), block.scaled(0.5)])) == (
+        "the scale 0.5 of every level adds nothing that its factors cannot learn: it only rescales the start",
+    )
+    assert "of the matrix" in warnings_of(MLBTC((64, 64), [low.scaled(2)]))[0]
+    assert warnings_of(MLBTC((64, 64), [low, block.scaled(0.5)])) == ()
+
+
+def test_the_batch_at_which_the_order_flips() -> None:
+    spec = MLBTC((300, 300), [Level.einsum("i r, r s, s j -> i j", {"r": 100, "s": 600})])
+    assert warnings_of(spec)[-1] == (
+        "3 times the MACs of the dense matrix, one factor after the other; with factors multiplied first, fewer from "
+        "601 tokens per call on"
+    )
+    assert not any("MACs" in warning for warning in warnings_of(families.low_rank((300, 300), 100)))

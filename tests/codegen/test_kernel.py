@@ -50,6 +50,22 @@ SPECS = {
     "an index of all factors": MLBTC(
         shape=(12, 12), levels=[Level.einsum("k i r, k r, k r j -> (i k) (j k)", {"k": 3, "r": 5})]
     ),
+    "block diagonal of parts": mlbtc.block_diag(
+        families.btt((15, 21), 2), families.dense((5, 9)), families.low_rank((9, 7), 3)
+    ),
+    "parts side by side": mlbtc.hstack(families.low_rank((12, 5), 2), families.block_diagonal((12, 20), 4)),
+    "parts that overlap and gaps": MLBTC(
+        shape=(31, 27),
+        levels=[
+            Level(blocks=2, rank=3, scale=-0.5, at=((1, 17), (3, 25))),
+            Level.einsum("i a, a b, b j -> i j", {"a": 3, "b": 5}, 2, ("stride(3)", "stride(2)"), ((5, 29), (0, 10))),
+            Level(scale=1.5, at=((5, 29), (11, 24))),
+            Level(permutation=([2, 0, 1], None), at=((8, 11), (20, 26))),
+        ],
+    ),
+    "parts over the whole": MLBTC(
+        shape=(24, 16), levels=[Level(rank=2), Level(at=((0, 9), (3, 8))), Level(2, 1, at=((2, 24), None))]
+    ),
 }  # fmt: skip
 
 
@@ -58,9 +74,13 @@ def product(spec: MLBTC, x: torch.Tensor, factors: list[torch.Tensor]) -> torch.
     total, used = torch.zeros(x.shape[0], int(spec.shape[0]), dtype=x.dtype), 0
     for level in spec.levels:
         sizes = {name: int(size) for name, size in level.sizes}
+        (top, bottom), (left, right) = (
+            side or (0, size)
+            for side, size in zip(level.at.sides if level.at else (None, None), spec.shape, strict=True)
+        )
         number = {name: place for place, name in enumerate(level.expression.indices, 1)}
-        columns = positions(level.columns, x.shape[1])
-        seen = x if columns is None else x[:, list(columns)]
+        columns = positions(level.columns, right - left)
+        seen = x[:, left:right] if columns is None else x[:, [left + column for column in columns]]
         operands: list[object] = [seen.reshape(-1, *(sizes[i] for i in level.expression.input)),
                                   [0, *(number[i] for i in level.expression.input)]]  # fmt: skip
         for names in level.expression.factors:
@@ -68,7 +88,9 @@ def product(spec: MLBTC, x: torch.Tensor, factors: list[torch.Tensor]) -> torch.
             used += 1
         y = torch.einsum(*operands, [0, *(number[i] for i in level.expression.output)]).flatten(1)
         rows = positions(level.rows, y.shape[1])
-        total = total + level.scale * (y if rows is None else y[:, torch.argsort(torch.tensor(rows))])
+        filled = torch.zeros_like(total)
+        filled[:, top:bottom] = level.scale * (y if rows is None else y[:, torch.argsort(torch.tensor(rows))])
+        total = total + filled
     return total
 
 
@@ -123,12 +145,24 @@ def test_float32(name, threads, parallel):
         compare(kernel, SPECS[name], tokens, torch.float32, strided=tokens == 40)
 
 
-@pytest.mark.parametrize("name", ["mlr", "btt", "butterfly", "scales and permutations", "an index of all factors"])
+@pytest.mark.parametrize(
+    "name",
+    ["mlr", "btt", "butterfly", "scales and permutations", "an index of all factors", "parts that overlap and gaps"],
+)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_other_dtypes(name, dtype, parallel):
     kernel = build_kernel(SPECS[name])
     for tokens in (1, 9, 37):
         compare(kernel, SPECS[name], tokens, dtype, strided=tokens == 9)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_product_that_is_differentiated_twice(name):
+    spec = SPECS[name]
+    torch.manual_seed(0)
+    x, factors = torch.randn(3, int(spec.shape[1]), dtype=torch.float64), factors_of(spec)
+    found = build_kernel(spec).product(x, factors, None)
+    torch.testing.assert_close(found, product(spec, x, factors), rtol=1e-12, atol=1e-12)
 
 
 @st.composite

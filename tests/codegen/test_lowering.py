@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import mlbtc
 from mlbtc import MLBTC, Level, families
 from mlbtc.codegen import Program, lower
-from mlbtc.codegen.program import Add, Arrange, Instruction, Matmul, Multiply, Scale, Sum, Take
+from mlbtc.codegen.program import Add, Arrange, Instruction, Join, Matmul, Scale, Slice, Sum, Take
 from mlbtc.errors import PlanError
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
@@ -28,7 +28,7 @@ def program_of(spec: MLBTC, for_tokens: int | None = None) -> Program:
 
 
 def instructions(program: Program) -> list[Instruction]:
-    return [instruction for level in program.levels for instruction in level]
+    return [instruction for level in (*program.levels, program.assembly) for instruction in level]
 
 
 class Machine:
@@ -68,6 +68,11 @@ class Machine:
         match instruction:
             case Take(source=source, order=order):
                 return values[source][:, self.orders[order]]
+            case Slice(source=source, start=start, stop=stop):
+                return values[source][:, start:stop]
+            case Join(sources=sources):
+                zeros = [s if isinstance(s, str) else np.zeros((self.tokens, s)) for s in sources]
+                return np.concatenate([values[s] if isinstance(s, str) else s for s in zeros], axis=1)
             case Arrange(source=source, split=split, permutation=permutation, merge=merge):
                 found = values[source] if split is None else values[source].reshape(self.shape(split))
                 found = found if permutation is None else found.transpose(permutation)
@@ -78,10 +83,6 @@ class Machine:
                 assert values[left].ndim == values[right].ndim == 2 + batched
                 found = values[left] @ values[right]
                 self.macs += found.size * values[left].shape[-1]
-                return found
-            case Multiply(left=left, right=right):
-                found = values[left] * values[right]
-                self.macs += found.size
                 return found
             case Scale(source=source, factor=factor):
                 return factor * values[source]
@@ -132,6 +133,7 @@ def test_programs_hold_nothing_needless(name: str) -> None:
     used: set[str] = {program.result}
     for step in steps:
         sources = [getattr(step, side) for side in ("source", "left", "right") if hasattr(step, side)]
+        sources += [s for s in step.sources if isinstance(s, str)] if isinstance(step, Join) else []
         used |= set(sources)
         if isinstance(step, Arrange):
             assert (step.split, step.permutation, step.merge) != (None, None, None)

@@ -52,7 +52,16 @@ int main() {
 @pytest.mark.slow
 @pytest.mark.skipif(native.compiler() is None, reason="no C++ compiler here")
 @pytest.mark.parametrize(
-    "name", ["one number", "btt", "mlr", "butterfly", "scales and permutations", "an index of one factor"]
+    "name",
+    [
+        "one number",
+        "btt",
+        "mlr",
+        "butterfly",
+        "scales and permutations",
+        "an index of one factor",
+        "parts that overlap and gaps",
+    ],
 )
 def test_clean(name, tmp_path):
     kernel = build_kernel(SPECS[name])

@@ -52,6 +52,15 @@ def move(matrix: Matrix, rows: Sequence[int] | None, columns: Sequence[int] | No
     return moved
 
 
+def put(matrix: Matrix, shape: tuple[int, int], row: int, column: int) -> Matrix:
+    """Put a matrix into a larger one of zeros, its first entry at (row, column)."""
+    larger = [[0] * shape[1] for _ in range(shape[0])]
+    for i, line in enumerate(matrix):
+        for j, entry in enumerate(line):
+            larger[row + i][column + j] = entry
+    return larger
+
+
 def add(matrices: Sequence[Matrix]) -> Matrix:
     """Add matrices of one shape."""
     return [[sum(entries) for entries in zip(*lines, strict=True)] for lines in zip(*matrices, strict=True)]

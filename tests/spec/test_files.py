@@ -196,6 +196,50 @@ def test_errors_after_reading_still_name_the_line() -> None:
         spec.bind(D=10)
 
 
+ROUND_TRIPS = {
+    "whole-scale": "shape: [8, 8]\nlevels: [{family: block_diagonal, blocks: 4, scale: -1}]",
+    "scale-with-a-point": "shape: [8, 8]\nlevels: [{blocks: 4, scale: 2.0}]",
+    "root-of-a-power": "shape: [D, D**3]\nlevels: [{family: btt, rank: 1}]",
+    "root-of-a-root": "shape: [D, sqrt(D)]\nlevels: [{family: btt, rank: 1}]",
+}
+
+
+@pytest.mark.parametrize("text", ROUND_TRIPS.values(), ids=ROUND_TRIPS.keys())
+def test_what_is_written_reads_back_to_the_letter(text: str) -> None:
+    spec = loads(text)
+    again = loads(spec.to_yaml())
+    assert again == spec
+    assert again.to_yaml() == spec.to_yaml()
+
+
+def test_a_derived_size_keeps_the_limits_of_a_written_one() -> None:
+    with pytest.raises(SpecError, match=r"levels\[0\]: the size of index 'a', .* degree 33"):
+        loads("shape: [D**32, 4]\nlevels: [{einsum: a b r -> (a b) r, sizes: {b: 2}}]")
+
+
+HOSTILE = {
+    "half-a-character": ("shape: [4, 4]\nname: \ud800", r"bad.yaml:2: .*U\+D800"),
+    "tab-in-a-key": ("sh\tape: 3", r"bad.yaml:1: 'sh\\tape': unknown key"),
+    "long-key": (f"{'x' * 300}: 3", "did you|known"),
+    "long-variant": (
+        f"attention: {{variant: {'mlr' * 900}, width: 4, heads: 1, context: 4}}",
+        "variant must be one of",
+    ),
+    "long-permutation": (f"shape: [4, 4]\nlevels: [{{blocks: 1, permutation: {{rows: {'bit' * 900}}}}}]", "stride"),
+    "long-index": (f"shape: [4, 4]\nlevels: [{{einsum: {'i' * 900} {'i' * 900} -> i j}}]", "32 characters"),
+    "long-list": (f"shape: [4, 4]\nlevels: [{{family: btt, rank: 1, factors: {[2] * 900}}}]", "btt factors"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), HOSTILE.values(), ids=HOSTILE.keys())
+def test_messages_stay_short_and_printable(text: str, words: str) -> None:
+    with pytest.raises(SpecError, match=words) as caught:
+        loads(text, source="bad.yaml")
+    message = str(caught.value)
+    assert len(message) < 500
+    assert message.replace("\n", "").isprintable()
+
+
 def test_what_a_file_may_not_be(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"missing.yaml: cannot read the file"):
         load(tmp_path / "missing.yaml")

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from mlbtc import symbol
 from mlbtc.errors import SpecError
-from mlbtc.spec.sizes import MAX_SIZE, Condition, as_size, divide, divisors_hint, product, substitute
+from mlbtc.spec.sizes import (
+    MAX_SIZE,
+    Condition,
+    as_size,
+    divide,
+    divisors_hint,
+    is_multiple,
+    largest,
+    product,
+    smallest,
+    substitute,
+)
 
 D, E = symbol("D"), symbol("E")
 
@@ -55,6 +66,10 @@ EXPRESSIONS = {
     "2*D/(E + 1)": 2 * D / (E + 1),
     "(D)": D,
     "8/D": 8 / D,
+    # How sympy writes what divisions and roots make.
+    "D**(3/2)": D ** sp.Rational(3, 2),
+    "(D + 1)**(-2)*E": E / (D + 1) ** 2,
+    "D**(1/4)": D ** sp.Rational(1, 4),
 }
 
 
@@ -78,7 +93,7 @@ BAD = {
     "boolean": (True, "True"),
     "float": (2.0, "2.0"),
     "fraction": (fractions.Fraction(4, 2), "Fraction"),
-    "none": (None, "None"),
+    "none": (None, "nothing"),
     "list": ([4], r"\[4\]"),
     "too-large": (MAX_SIZE + 1, "16777216"),
     "absurd": (10**5000, "more than 20 digits"),
@@ -97,6 +112,9 @@ BAD = {
     "true-in-text": ("True", "True"),
     "power-of-zero": ("D**0", "D"),
     "power-of-thirty-three": ("D**33", "D"),
+    "power-of-thirty-three-halves": ("D**33*D**(1/2)", "D"),
+    "tower-of-quotients": ("(D**(9/2))**(8/1)", "degree 40"),
+    "power-of-a-quotient-by-zero": ("D**(1/0)", "D"),
     "symbolic-power": ("2**D", "2"),
     "tower": ("D**2**2**2", "D"),
     "statement": ("D = 4", "D = 4"),
@@ -132,6 +150,19 @@ def test_substitution() -> None:
 
 def test_symbols_can_change_places() -> None:
     assert substitute(D + 2 * E, {"D": E, "E": D}) == E + 2 * D
+
+
+@pytest.mark.parametrize("size", [D / E, D**2 / E, 3 * D / E, (D + 1) / E, sp.sqrt(D), D * (E - 1)], ids=str)
+def test_a_quotient_may_be_smaller_than_what_it_divides(size: sp.Expr) -> None:
+    """A size that divides by E is no multiple of anything without E, and E - 1 may be 0."""
+    assert not is_multiple(size, D)
+    assert sp.sympify(smallest([size, D])) != D
+
+
+def test_extremes_of_quotients() -> None:
+    assert smallest([D, D / E]) == smallest([D * E, D / E]) == D / E
+    assert largest([D, D / E]) == D
+    assert smallest([D * (E + 1), D]) == D
 
 
 def test_products() -> None:
