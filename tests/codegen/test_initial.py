@@ -93,8 +93,8 @@ class TestVariance:
         for _ in range(max(8, 4096 // width)):
             module.reset_parameters()
             found.append(float(module.to_dense().detach().square().sum()) / module.out_features)
-        # The error of the mean falls with the entries drawn: below 2% at every width (5% for long products).
-        tolerance = 0.05 * (4 if family == "butterfly" else 1)
+        # A product of many small factors varies more from draw to draw.
+        tolerance = 0.2 if family == "butterfly" else 0.05
         assert sum(found) / len(found) == pytest.approx(gain(fans, init), rel=tolerance)
 
 
