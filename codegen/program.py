@@ -83,7 +83,7 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Matmul:
-    """A matrix product, batched where the operands have three dimensions; one that sums nothing has an inner size of 1."""
+    """A matrix product, batched where operands have three dimensions; where nothing is summed the inner size is 1."""
 
     result: Value
     left: str

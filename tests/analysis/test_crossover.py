@@ -1,5 +1,7 @@
 """Where a spec is cheaper than dense, against counting token by token."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,7 +71,7 @@ def test_ranges_against_every_number_of_tokens(steps: list[Traffic], rival: Traf
     limit = 20 * 200 + 50  # no line bends later: balance * fixed / 1
     for tokens in [*range(1, 400), *range(limit - 50, limit)]:
         assert cheaper(tokens) == any(a <= tokens and (b is None or tokens <= b) for a, b in ranges)
-    for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False):
+    for (_, end), (start, _) in pairwise(ranges):
         assert end is not None
         assert end + 1 < start
 
