@@ -102,12 +102,11 @@ class NativeMatrix(StructuredMatrix):
     def forward(self, x: Tensor) -> Tensor:
         """Multiply the last axis of x by the matrix: (..., in) to (..., out)."""
         parameters = self._parameters
-        factors: list[Any] = [parameters.get(name) for name in self.factor_names]
-        weight = factors[0]
+        factors = [factor for name in self.factor_names if (factor := parameters.get(name)) is not None]
         # A parametrization takes a factor away and leaves a property, which the torch program reads.
-        if weight is None or None in factors or "bias" not in parameters:
+        if len(factors) < len(self.factor_names) or "bias" not in parameters:
             return self._torch_forward(x)
-        if self._broken is not None or _refusal(x, weight) is not None or x.shape[-1] != self.in_features:
+        if self._broken is not None or _refusal(x, factors[0]) is not None or x.shape[-1] != self.in_features:
             return self._torch_forward(x)
         if torch.is_autocast_enabled("cpu"):
             x = x.to(torch.get_autocast_dtype("cpu"))
