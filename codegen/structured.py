@@ -101,8 +101,8 @@ class NativeMatrix(StructuredMatrix):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply the last axis of x by the matrix: (..., in) to (..., out)."""
-        parameters = self._parameters
-        factors = [factor for name in self.factor_names if (factor := parameters.get(name)) is not None]
+        parameters: dict[str, Any] = self._parameters
+        factors = [parameters[name] for name in self.factor_names if name in parameters]
         # A parametrization takes a factor away and leaves a property, which the torch program reads.
         if len(factors) < len(self.factor_names) or "bias" not in parameters:
             return self._torch_forward(x)
