@@ -17,7 +17,7 @@ from mlbtc.attention.layer import layer_class
 from mlbtc.attention.score import ScoreContext, score_context
 from mlbtc.codegen.emit_torch import LINE, render, with_free_name
 from mlbtc.codegen.loading import load_class
-from mlbtc.codegen.matrix import check_target
+from mlbtc.codegen.targets import check_target
 from mlbtc.plan.score import plan_attention
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.naming import class_name as class_name_of

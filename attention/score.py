@@ -14,8 +14,8 @@ from mlbtc.codegen.emit_torch import (
     order_expression,
     order_functions,
     parameter_lines,
-    std_text,
 )
+from mlbtc.codegen.initial import std_text
 from mlbtc.codegen.lowering import Around, lower_terms
 from mlbtc.codegen.program import Order, Program
 from mlbtc.graph import build_graph, check

@@ -1,4 +1,4 @@
-"""The registry of cases: structured linear layers and MLR attention, each with its rivals."""
+"""The cases of MLR attention against its rivals, and what every suite needs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ from torch import Tensor
 
 from mlbtc.attention.functional import BACKENDS, mlr_attention
 from mlbtc.benchmarks.memory import elsewhere, peak_bytes
-from mlbtc.benchmarks.oracles import attention_results, linear_results
+from mlbtc.benchmarks.oracles import attention_results
 from mlbtc.benchmarks.rivals import compiled_flex, dense_per_level
 from mlbtc.benchmarks.runner import BenchmarkError, Candidate, Case
-from mlbtc.codegen.native import compiler
-from mlbtc.compiler import compile as compile_spec
 from mlbtc.errors import nearest
-from mlbtc.spec import MLBTC, families
 
-DENSE, EINSUM, SDPA, PER_LEVEL = "nn.Linear", "torch.einsum", "sdpa", "dense per level"
-FLEX = "compiled FlexAttention"
+SDPA, PER_LEVEL, FLEX = "sdpa", "dense per level", "compiled FlexAttention"
 HEAD = 64
 HEAD_RANKS = ((8,) * 8, (32, 8, 6, 4, 4, 4, 4, 2), (48, 16), (40, 16, 4, 4), (64,))
 """Ranks per level of a head of 64 features; block sizes halve from level to level."""
@@ -36,91 +32,6 @@ def check_size(name: str, value: int, least: int, most: int) -> None:
     """Refuse a size that is out of range."""
     if not least <= value <= most:
         raise BenchmarkError(f"--{name} takes {least} to {most}, found {value}")
-
-
-# Linear layers --------------------------------------------------------------------------------------------------------
-
-
-def linear_specs(width: int) -> dict[str, MLBTC]:
-    """Return the (width x width) specs that are timed, by name.
-
-    Raises:
-        BenchmarkError: the width is no power of 2 from 32 to 16384.
-    """
-    if not 32 <= width <= 16384 or width & (width - 1):
-        raise BenchmarkError(f"--width takes a power of 2 from 32 to 16384 (a butterfly needs one), found {width}")
-    shape = (width, width)
-    root, part = 1 << (width.bit_length() // 2), width // 32
-    return {
-        f"monarch {root} blocks": families.monarch(shape, root),
-        **{f"btt rank {rank}": families.btt(shape, rank) for rank in (1, 2, 4)},
-        f"mlr 4 levels of {part}": families.mlr(shape, [part] * 4),
-        f"low rank {4 * part}": families.low_rank(shape, 4 * part),
-        "butterfly": families.butterfly(width),
-    }
-
-
-def linear_cases(width: int, tokens: Sequence[int]) -> list[Case]:
-    """Return a case per spec and number of tokens: emitted PyTorch and C++ against nn.Linear and torch.einsum.
-
-    Raises:
-        BenchmarkError: a size is out of range.
-    """
-    for count in tokens:
-        check_size("tokens", count, 1, 65536)
-    specs = linear_specs(width)
-    return [
-        Case(name, {"width": width, "tokens": count}, DENSE, partial(build_linear, spec, count))
-        for count in tokens
-        for name, spec in specs.items()
-    ]
-
-
-def build_linear(spec: MLBTC, tokens: int, seed: int) -> Contest:
-    """Return the candidates of a linear case; nn.Linear holds the same matrix, torch.einsum the same factors."""
-    generator = torch.Generator().manual_seed(seed)
-    module = compile_spec(spec, tokens=tokens, target="torch")
-    factors = list(module.parameters())
-    with torch.no_grad():
-        for factor in factors:
-            factor.normal_(std=factor.std().item() or 1.0, generator=generator)
-    x = torch.randn(tokens, int(spec.shape[1]), generator=generator).requires_grad_()
-    grad = torch.randn(tokens, int(spec.shape[0]), generator=generator)
-    expected = linear_results(spec, factors, x, grad)
-    dense = torch.nn.Linear(int(spec.shape[1]), int(spec.shape[0]), bias=False)
-    native = compile_spec(spec, tokens=tokens, target="cpp") if compiler() else None
-    if native:
-        native.load_state_dict(module.state_dict())
-    identity = torch.eye(int(spec.shape[1]))
-    with torch.no_grad():
-        dense.weight.copy_(linear_results(spec, factors, identity, torch.zeros(identity.shape[0], grad.shape[1]))[0].T)
-    dense_expected = [*expected[:2], grad.double().T @ x.detach().double()]
-    return modes(
-        grad,
-        [
-            (DENSE, partial(dense, x), [x, dense.weight], dense_expected),
-            (EINSUM, partial(einsum_forward, spec, factors, x), [x, *factors], expected),
-            ("mlbtc torch", partial(module, x), [x, *factors], expected),
-            *([("mlbtc cpp", partial(native, x), [x, *native.parameters()], expected)] if native else []),
-        ],
-    )
-
-
-def einsum_forward(spec: MLBTC, factors: Sequence[Tensor], x: Tensor) -> Tensor:
-    """Return what the spec's module returns for x `(T, in)`, with one torch.einsum per level."""
-    total, position = None, 0
-    for level in spec.levels:
-        number = {name: place + 1 for place, name in enumerate(level.expression.indices)}
-        sizes = [int(level.size_of[i]) for i in level.expression.input]
-        operands: list[Tensor | list[int]] = [x.view(-1, *sizes), [0, *(number[i] for i in level.expression.input)]]
-        for names in level.expression.factors:
-            operands += [factors[position], [number[i] for i in names]]
-            position += 1
-        product = torch.einsum(*operands, [0, *(number[i] for i in level.expression.output)]).flatten(1)
-        product = product if level.scale == 1 else level.scale * product
-        total = product if total is None else total + product
-    assert total is not None
-    return total
 
 
 # Attention ------------------------------------------------------------------------------------------------------------
@@ -298,7 +209,7 @@ Way = tuple[str, Callable[[], Tensor], Sequence[Tensor], Sequence[Tensor]]
 
 
 def modes(grad: Tensor, ways: Sequence[Way]) -> Contest:
-    """Return the candidates of the modes "forward" and "forward+backward"."""
+    """Return the candidates of both modes: forward without gradients, and forward with all gradients."""
     return {
         "forward": [Candidate(name, partial(_forward, call), expected[:1]) for name, call, _, expected in ways],
         "forward+backward": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import opt_einsum
@@ -32,6 +33,35 @@ def linear_results(spec: MLBTC, factors: Sequence[Tensor], x: Tensor, grad: Tens
         grads += sums[2:]
         position += count
     return [torch.from_numpy(np.ascontiguousarray(array)) for array in (y, grad_x, *grads)]
+
+
+@dataclass(frozen=True, slots=True)
+class MlpResults:
+    """What two layers with a GELU between them give in float64.
+
+    Attributes:
+        common: y and dL/dx.
+        factors: dL/dfactor for the factors of both layers.
+        dense: dL/dW for the matrices of both layers.
+    """
+
+    common: list[Tensor]
+    factors: list[Tensor]
+    dense: list[Tensor]
+
+
+def mlp_results(specs: Sequence[MLBTC], factors: Sequence[Sequence[Tensor]], x: Tensor, grad: Tensor) -> MlpResults:
+    """Return the results of y = layer2(gelu(layer1(x))) for L = sum of grad * y, layer by layer."""
+    x, grad = x.detach().double(), grad.detach().double()
+    hidden = linear_results(specs[0], factors[0], x, torch.zeros(x.shape[0], int(specs[0].shape[0])))[0]
+    # GELU: h F(h), with F the distribution of a normal variable and f its density.
+    distribution = 0.5 * (1 + torch.erf(hidden / 2**0.5))
+    density = torch.exp(-0.5 * hidden**2) / (2 * torch.pi) ** 0.5
+    active = hidden * distribution
+    y, grad_active, *second = linear_results(specs[1], factors[1], active, grad)
+    grad_hidden = grad_active * (distribution + hidden * density)
+    _, grad_x, *first = linear_results(specs[0], factors[0], x, grad_hidden)
+    return MlpResults([y, grad_x], [*first, *second], [grad_hidden.T @ x, grad.T @ active])
 
 
 def _left_out(level: Level, factors: Sequence[np.ndarray], x: np.ndarray, grad: np.ndarray) -> list[np.ndarray]:

@@ -130,6 +130,23 @@ def reasons(results: Sequence[Result]) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
+def claims(results: Sequence[Result]) -> str:
+    """Return how many claims were checked and one line for each that does not hold; empty where nothing is claimed."""
+    found = []
+    for result in results:
+        where = f"{result.case}, {', '.join(_short(*size) for size in result.sizes.items())}, {result.mode}"
+        for ours, theirs in result.broken_claims():
+            close = ours.quartiles[0] <= theirs.quartiles[1]
+            times = f"{1e3 * ours.seconds:.3f} ms against {1e3 * theirs.seconds:.3f} ms of {theirs.name}"
+            found.append(f"  {where}: {ours.name} {times}{' (quartiles overlap)' if close else ''}")
+    checked = sum(len(result.claims) for result in results)
+    if not checked:
+        return ""
+    return "\n".join(
+        [f"claims of being no slower: {checked} checked, {len(found)} broken{':' if found else ''}", *found]
+    )
+
+
 def heading(suite: str, settings: Settings, here: Mapping[str, Any]) -> str:
     """Return where and how the table was measured, with a warning where the threads share a core."""
     warning = (

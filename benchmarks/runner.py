@@ -55,6 +55,7 @@ class Case:
         build: takes a seed; returns the candidates of each mode ("forward", "forward+backward").
         threads: threads of torch for this case; None for those of the settings.
         peaks: measures the peak memory of candidates by name in the mode "forward+backward", given seed and threads.
+        claims: pairs of candidates, of which the first is claimed to be no slower than the second.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Case:
     build: Callable[[int], Mapping[str, Sequence[Candidate]]]
     threads: int | None = None
     peaks: Callable[[int, int], Mapping[str, int]] | None = None
+    claims: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,13 @@ class Result:
     rival: str
     timings: tuple[Timing, ...]
     absent: tuple[Absent, ...] = ()
+    claims: tuple[tuple[str, str], ...] = ()
+
+    def broken_claims(self) -> list[tuple[Timing, Timing]]:
+        """Return pairs of a candidate that was slower than another although the opposite is claimed, and that other."""
+        by_name = {timing.name: timing for timing in self.timings}
+        pairs = [(by_name[a], by_name[b]) for a, b in self.claims if a in by_name and b in by_name]
+        return [(ours, theirs) for ours, theirs in pairs if ours.seconds > theirs.seconds]
 
 
 def run_cases(
@@ -195,7 +204,7 @@ def _contest(case: Case, mode: str, candidates: Sequence[Candidate], settings: S
         Timing(one.name, error, median, _quartiles(times), median / rival, len(times), one.memory_bytes)
         for one, error, median, times in zip(there, errors, medians, rounds, strict=True)
     )
-    return Result(case.name, case.sizes, mode, case.rival, timings, absent=tuple(absent))
+    return Result(case.name, case.sizes, mode, case.rival, timings, absent=tuple(absent), claims=case.claims)
 
 
 def _with_peaks(result: Result, peaks: Mapping[str, int]) -> Result:

@@ -5,7 +5,8 @@ if __name__ != "mlbtc.codegen":
 
 from mlbtc.codegen.loading import cache_directory, load_source
 from mlbtc.codegen.lowering import lower
-from mlbtc.codegen.matrix import compile_matrix, generate_matrix
+from mlbtc.codegen.matrix import generate_matrix
+from mlbtc.codegen.modules import compile_matrix
 from mlbtc.codegen.program import Program
 
 __all__ = ["Program", "cache_directory", "compile_matrix", "generate_matrix", "load_source", "lower"]

@@ -13,6 +13,7 @@ from functools import cache
 
 import jinja2
 
+from mlbtc.codegen.initial import INITS, std_texts
 from mlbtc.codegen.lowering import shape_text
 from mlbtc.codegen.program import (
     TOKENS_DIM,
@@ -51,6 +52,7 @@ class MatrixContext:
         levels: pairs of the lines of a comment and the lines of code of a level.
         counts_tokens: whether a line of code needs the number of tokens.
         result: the variable that holds the result.
+        rule: what the initial values are, as a sentence.
         stds: for each factor its name and the standard deviation of its initial values, as text.
     """
 
@@ -65,11 +67,18 @@ class MatrixContext:
     levels: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
     counts_tokens: bool
     result: str
+    rule: str
     stds: tuple[tuple[str, str], ...]
 
 
 def emit_matrix(
-    program: Program, summary: str, header: tuple[str, ...], comments: tuple[str, ...], class_name: str
+    program: Program,
+    summary: str,
+    header: tuple[str, ...],
+    comments: tuple[str, ...],
+    class_name: str,
+    init: str = "dense",
+    drawn: Program | None = None,
 ) -> str:
     """Return the source of a module for a program.
 
@@ -79,6 +88,8 @@ def emit_matrix(
         header: its further lines.
         comments: one per level.
         class_name: the name of the class.
+        init: the rule for initial values.
+        drawn: the program whose fans the rule uses; None for the first one. Another order of contractions has others.
 
     Raises:
         CodegenError: the class name is no identifier.
@@ -98,7 +109,8 @@ def emit_matrix(
         levels=levels,
         counts_tokens=any(TOKENS_USED.search(line) for _, lines in levels for line in lines),
         result=program.result,
-        stds=tuple((p.name, std_text(p)) for p in program.parameters),
+        rule=INITS[init],
+        stds=tuple(std_texts(drawn or program, init).items()),
     )
     return render("matrix_torch.py.jinja", context=context)
 
@@ -177,13 +189,6 @@ def parameter_lines(parameter: Parameter) -> list[str]:
         return [f"{code}  {comment}"]
     whole = len(code) + 8 <= LINE
     return [comment, code] if whole else [comment, f"self.{parameter.name} = nn.Parameter(", f"    {tensor}", ")"]
-
-
-def std_text(parameter: Parameter) -> str:
-    """Return the standard deviation that keeps unit variance through a step and over the sum of the levels."""
-    terms = parameter.fan_in * (parameter.levels if parameter.last_of_level else 1)
-    # A tensor that stands in several places accounts for the terms of all of them.
-    return f"{terms}**-0.5" if parameter.uses == 1 else f"{terms} ** (-0.5 / {parameter.uses})"
 
 
 def comment_lines(text: str) -> tuple[str, ...]:

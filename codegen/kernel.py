@@ -55,6 +55,7 @@ class Kernel:
     ) -> None:
         self.name, self.matrix, self.header, self.product, self.groups = name, matrix, header, product, groups
         self._functions: dict[tuple[str, torch.dtype], Any] = {}
+        self._pointers = _POINTER * len(matrix.factor_sizes)
 
     def source(
         self, dtype: torch.dtype = torch.float32, directions: Sequence[Direction] = ("forward", "backward")
@@ -92,6 +93,8 @@ class Kernel:
         Threads that share the tokens meet once, at the end; where there are too few tokens they meet after every step.
         """
         available = torch.get_num_threads()
+        if available == 1:
+            return 1
         vectors = self.macs * passes * -(-tokens // _GROUP)
         enough = _SHARED_TOKENS if tokens > _GROUP * (available - 1) else _SHARED_STEPS
         return available if vectors >= enough else 1
@@ -102,8 +105,9 @@ class Kernel:
         x, tokens = _rows(x), x.shape[0]
         y = x.new_empty(tokens, self.matrix.shape[0])
         if tokens:
-            held, pointers = _operands(factors, REAL[x.dtype])
-            bias = None if bias is None else bias.detach().to(x.dtype).contiguous()
+            held = _ready(factors, REAL[x.dtype])
+            pointers = self._pointers(*[factor.data_ptr() for factor in held])
+            bias = None if bias is None else _ready((bias,), x.dtype)[0]
             failed = function(
                 x.data_ptr(), x.stride(0), tokens, pointers, None if bias is None else bias.data_ptr(), y.data_ptr(),
                 self.threads(tokens),
@@ -131,8 +135,9 @@ class Kernel:
         to_bias = make(self.matrix.shape[0], dtype=real) if wanted[-1] else None
         if tokens:
             x, grad = _rows(x), _rows(grad)
-            held, pointers = _operands(factors, real)
-            targets = (_POINTER * len(factors))(*(None if g is None else g.data_ptr() for g in to_factors))
+            held = _ready(factors, real)
+            pointers = self._pointers(*[factor.data_ptr() for factor in held])
+            targets = self._pointers(*(None if g is None else g.data_ptr() for g in to_factors))
             failed = function(
                 x.data_ptr(), x.stride(0), grad.data_ptr(), grad.stride(0), tokens, pointers, _address(to_x),
                 targets if any(wanted[1:-1]) else None, _address(to_bias), self.threads(tokens, 3),
@@ -147,9 +152,9 @@ def _rows(x: Tensor) -> Tensor:
     return x if x.stride(1) == 1 else x.contiguous()
 
 
-def _operands(factors: Sequence[Tensor], real: torch.dtype) -> tuple[list[Tensor], Any]:
-    held = [f if f.dtype == real and f.is_contiguous() else f.detach().to(real).contiguous() for f in factors]
-    return held, (_POINTER * len(held))(*[f.data_ptr() for f in held])
+def _ready(operands: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Return operands whose memory a kernel can read, as they are where they already are so."""
+    return [o if o.dtype == dtype and o.is_contiguous() else o.detach().to(dtype).contiguous() for o in operands]
 
 
 def _address(tensor: Tensor | None) -> int | None:

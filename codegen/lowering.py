@@ -221,11 +221,13 @@ class _Builder:
     def factors(self, number: int, level: Level | Around, plan: LevelPlan, levels: int) -> dict[str, Value]:
         live = {}
         fan_in, last = _fan_in(plan, self.sizes)
+        fan_out = _fan_out(plan, self.sizes)
         for factor in plan.factors:
             place = int(factor.name[1:])
             name = (level.names[place] if level.names else None) or f"level{number}_factor{place}"
             shape = tuple(self.sizes[i] for i in factor.indices)
-            self.parameter(Parameter(name, shape, factor.indices, fan_in[factor.name], factor.name == last, levels))
+            fans = (fan_in[factor.name], fan_out[factor.name])
+            self.parameter(Parameter(name, shape, factor.indices, *fans, factor.name == last, levels))
             # Stored with every index a dimension of its own; those of size 1 go when it is first arranged.
             each = tuple((index,) for index in factor.indices)
             live[factor.name] = Value(f"{self.holder}{name}", factor.indices, each, shape)
@@ -236,7 +238,8 @@ class _Builder:
         for place, known in enumerate(self.parameters):
             if known.name == found.name:
                 terms = found.fan_in * (found.levels if found.last_of_level else 1)
-                self.parameters[place] = replace(known, fan_in=known.fan_in * terms, uses=known.uses + 1)
+                fan_in, fan_out = known.fan_in * terms, known.fan_out * found.fan_out
+                self.parameters[place] = replace(known, fan_in=fan_in, fan_out=fan_out, uses=known.uses + 1)
                 return
         self.parameters.append(found)
 
@@ -361,6 +364,19 @@ def _fan_in(plan: LevelPlan, sizes: dict[str, int]) -> tuple[dict[str, int], str
             fan_in[last] *= sizes[index]
         inside[step.result.name] = tuple(met)
     return fan_in, last
+
+
+def _fan_out(plan: LevelPlan, sizes: dict[str, int]) -> dict[str, int]:
+    """Return for each factor the entries that it makes of a sum: its indices that what it is multiplied with lacks."""
+    inside: dict[str, tuple[Operand, ...]] = {factor.name: (factor,) for factor in plan.factors}
+    fan_out = dict.fromkeys(inside, 1)
+    for step in plan.steps:
+        joins = inside[step.right.name] if step.right else ()
+        for index in {i for factor in joins for i in factor.indices} & set(step.result.indices):
+            if index not in step.left.indices:
+                fan_out[next(factor.name for factor in joins if index in factor.indices)] *= sizes[index]
+        inside[step.result.name] = (*joins, *inside.get(step.left.name, ()))
+    return fan_out
 
 
 def shape_text(shape: Shape) -> str:

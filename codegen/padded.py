@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mlbtc.codegen.matrix import compile_matrix
+from mlbtc.codegen.modules import compile_matrix
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.padding import Padded
 
@@ -66,6 +66,6 @@ def compile_padded(padded: Padded, *, bias: bool = False, **options: Any) -> Pad
     Args:
         padded: made by `spec.pad_to`.
         bias: whether to add a learnable vector of the wanted size.
-        options: device, dtype, tokens and target, as for `compile_matrix`.
+        options: device, dtype, tokens, target and init, as for `compile_matrix`.
     """
     return PaddedMatrix(padded, compile_matrix(padded.spec, **options), bias)

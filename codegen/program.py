@@ -121,6 +121,7 @@ class Parameter:
         shape: in the order of the spec.
         indices: the index names of its dimensions.
         fan_in: the terms that it accounts for in the sums of its level.
+        fan_out: the entries that it makes of them.
         last_of_level: whether it also accounts for the sum over levels.
         levels: how many levels an entry of the output sums, at most.
         uses: in how many places the tensor stands; `fan_in` is the product over all of them.
@@ -130,6 +131,7 @@ class Parameter:
     shape: tuple[int, ...]
     indices: tuple[str, ...]
     fan_in: int
+    fan_out: int
     last_of_level: bool
     levels: int
     uses: int = 1

@@ -24,12 +24,14 @@ class StructuredMatrix(nn.Module):
         spec: the spec, without open symbols.
         source: the Python source of the module's torch program.
         candidate: how it runs: the target, and what for it is tuned.
+        init: the rule for initial values.
         reason: why like that.
     """
 
     spec: MLBTC
     source: str
     candidate: Candidate
+    init: str
     reason: str
 
     @property
@@ -67,11 +69,13 @@ class NativeMatrix(StructuredMatrix):
     Attributes:
         kernel: the kernel.
         key: its name in traced graphs.
+        factor_names: the parameters that it reads, in the order of the spec.
         optional: whether the torch program also stands in for a kernel that cannot be built.
     """
 
     kernel: Kernel
     key: str
+    factor_names: tuple[str, ...]
     optional: bool
     in_features: int
     out_features: int
@@ -97,15 +101,16 @@ class NativeMatrix(StructuredMatrix):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply the last axis of x by the matrix: (..., in) to (..., out)."""
-        parameters = self._parameters
-        weight = next(iter(parameters.values()))
-        assert weight is not None
-        if self._broken is not None or _refusal(x, weight) is not None or x.shape[-1] != self.in_features:
+        parameters: dict[str, Any] = self._parameters
+        factors = [parameters[name] for name in self.factor_names if name in parameters]
+        # A parametrization takes a factor away and leaves a property, which the torch program reads.
+        if len(factors) < len(self.factor_names) or "bias" not in parameters:
+            return self._torch_forward(x)
+        if self._broken is not None or _refusal(x, factors[0]) is not None or x.shape[-1] != self.in_features:
             return self._torch_forward(x)
         if torch.is_autocast_enabled("cpu"):
             x = x.to(torch.get_autocast_dtype("cpu"))
-        rows = x.reshape(-1, self.in_features)
-        factors = [p for name, p in parameters.items() if name != "bias" and p is not None]
+        rows = x if x.dim() == 2 else x.reshape(-1, self.in_features)
         try:
             y = structured_linear(rows, factors, parameters["bias"], self.key)
         except MlbtcError as error:
@@ -121,7 +126,7 @@ class NativeMatrix(StructuredMatrix):
 
 def _refusal(x: Tensor, weight: Tensor) -> str | None:
     """Return why a kernel cannot run for an input and parameters like these, or None."""
-    if weight.device.type != "cpu" or x.device.type != "cpu":
+    if not (weight.is_cpu and x.is_cpu):
         return f"kernels run on the CPU, the module is on {weight.device}"
     if weight.dtype not in REAL:
         return f"kernels compute in {', '.join(str(d).removeprefix('torch.') for d in REAL)}, not {weight.dtype}"
@@ -130,7 +135,9 @@ def _refusal(x: Tensor, weight: Tensor) -> str | None:
             return f"autocast to {torch.get_autocast_dtype('cpu')}"
     elif x.dtype != weight.dtype:
         return f"the input is {x.dtype}, the factors are {weight.dtype}"
-    return None if torch.compiler.is_compiling() else _not_plain(x, weight)
+    if torch.compiler.is_compiling():
+        return "an ONNX file holds no kernels" if torch.onnx.is_in_onnx_export() else None
+    return _not_plain(x, weight)
 
 
 def _not_plain(x: Tensor, weight: Tensor) -> str | None:

@@ -107,8 +107,14 @@ def results() -> str:
 def _result_table(record: dict[str, Any], title: str, ours: str) -> str:
     machine, settings = record["machine"], record["settings"]
     ratios: dict[str, dict[str, str]] = {}
-    # Of a record with several numbers of threads the table shows the largest, and where sizes are many, training only.
-    shown = [x for x in record["results"] if x["sizes"].get("threads", settings["threads"]) == settings["threads"]]
+    # Of a record with several widths and numbers of threads the table shows 1024 and the largest; where sizes are many,
+    # training only.
+    shown = [
+        result
+        for result in record["results"]
+        if result["sizes"].get("threads", settings["threads"]) == settings["threads"]
+        and result["sizes"].get("width", 1024) == 1024
+    ]
     if len({(x["mode"], x["sizes"]["tokens"]) for x in shown}) > 8:
         shown = [result for result in shown if result["mode"] != "forward"]
     for result in shown:

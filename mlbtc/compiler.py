@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlbtc.attention.build import compile_attention, generate_attention
-from mlbtc.codegen.matrix import compile_matrix, generate_matrix
+from mlbtc.codegen.initial import check_init
+from mlbtc.codegen.matrix import generate_matrix
+from mlbtc.codegen.modules import compile_matrix
 from mlbtc.codegen.padded import compile_padded
-from mlbtc.errors import SpecError
+from mlbtc.errors import CodegenError, SpecError
 from mlbtc.spec import MLBTC, AttentionSpec
 from mlbtc.spec.padding import Padded
 
@@ -24,6 +26,7 @@ def compile(
     dtype: torch.dtype | None = None,
     tokens: int | None = None,
     target: str = "auto",
+    init: str = "dense",
 ) -> nn.Module:
     """Return a module for a spec: a matrix (..., in) to (..., out), or an attention layer (B, T, width) to the same.
 
@@ -41,6 +44,11 @@ def compile(
               ($CXX, else g++, c++ or clang++), else torch, also where the kernel cannot be built.
             An attention layer takes "torch" or "auto", which are the same: it chooses its kernels call by call.
             `module.explain()` says what runs and why; docs/targets.md has all of it.
+        init: for a matrix, how factors are drawn
+            - "dense": outputs have the variance of inputs, as with a dense layer of entries of variance 1 / in;
+            - "mup": every factor with variance 1 / fan_in of its own product, so that the levels add up;
+            - "spectral": every factor with variance min(fan_in, fan_out) / fan_in^2 (arXiv 2406.06248).
+            An attention layer has rules of its own and takes "dense" only.
 
     Returns:
         The module; `module.source` is the source that it was loaded from, `module.spec` its spec.
@@ -48,18 +56,22 @@ def compile(
     Raises:
         PlanError: a symbol has no value.
         GraphError: the spec is not a matrix.
+        CodegenError: there is no such rule for initial values.
         BackendError: the target is not available, or it is cpp and there is no compiler.
     """
     if isinstance(spec, AttentionSpec):
+        _check_attention_init(init)
         return compile_attention(spec, bias=bias, device=device, dtype=dtype, target=target)
     if isinstance(spec, MLBTC):
-        return compile_matrix(spec, bias=bias, device=device, dtype=dtype, tokens=tokens, target=target)
+        return compile_matrix(spec, bias=bias, device=device, dtype=dtype, tokens=tokens, target=target, init=init)
     if isinstance(spec, Padded):
-        return compile_padded(spec, bias=bias, device=device, dtype=dtype, tokens=tokens, target=target)
+        return compile_padded(spec, bias=bias, device=device, dtype=dtype, tokens=tokens, target=target, init=init)
     raise SpecError(f"compile takes an MLBTC or an AttentionSpec, found {type(spec).__name__}")
 
 
-def generate(spec: MLBTC | AttentionSpec, *, class_name: str | None = None, target: str = "auto") -> str:
+def generate(
+    spec: MLBTC | AttentionSpec, *, class_name: str | None = None, target: str = "auto", init: str = "dense"
+) -> str:
     """Return the source of a spec for a target, as text.
 
     Args:
@@ -68,13 +80,20 @@ def generate(spec: MLBTC | AttentionSpec, *, class_name: str | None = None, targ
         target: "torch", Python that imports torch only; for a matrix also "cpp", the C++ kernel in float32, tuned for
             the vector width of this machine. "auto" is torch even where `compile` takes cpp, since a file is for other
             machines too.
+        init: as for `compile`.
 
     Raises:
         PlanError, GraphError, BackendError: as for `compile`.
-        CodegenError: the class name is no identifier.
+        CodegenError: the class name is no identifier, or there is no such rule for initial values.
     """
     if isinstance(spec, AttentionSpec):
+        _check_attention_init(init)
         return generate_attention(spec, class_name=class_name, target=target)
     if isinstance(spec, MLBTC):
-        return generate_matrix(spec, class_name=class_name, target=target)
+        return generate_matrix(spec, class_name=class_name, target=target, init=init)
     raise SpecError(f"generate takes an MLBTC or an AttentionSpec, found {type(spec).__name__}")
+
+
+def _check_attention_init(init: str) -> None:
+    if check_init(init) != "dense":
+        raise CodegenError(f"init={init!r} is for matrices: an attention layer draws its factors by its own rules")

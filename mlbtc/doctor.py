@@ -17,7 +17,8 @@ import torch
 
 from mlbtc.attention import choose_backend, mlr_attention
 from mlbtc.codegen import cache_directory, native
-from mlbtc.codegen.matrix import build_kernel, choose_target
+from mlbtc.codegen.matrix import build_kernel
+from mlbtc.codegen.targets import choose_target
 from mlbtc.compiler import compile
 from mlbtc.errors import MlbtcError
 from mlbtc.spec import MLBTC, families

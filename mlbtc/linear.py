@@ -9,7 +9,7 @@ import sympy as sp
 import torch
 from torch import nn
 
-from mlbtc.codegen.matrix import choose, module_class
+from mlbtc.codegen.modules import Recipe, choose, recipe_class
 from mlbtc.codegen.tuning import Candidate
 from mlbtc.errors import SpecError, nearest
 from mlbtc.spec import MLBTC
@@ -25,8 +25,7 @@ class StructuredLinear(nn.Module):
         StructuredLinear(1024, 1024, MLBTC((D, D), [Level(blocks=1, rank=32), Level(blocks=4, rank=8)]))
 
     It is the module that `mlbtc.compile(spec, bias=True)` makes, with the same `state_dict`, `source`, `explain()` and
-    `to_dense()`, under a class that can be imported, subclassed and found with `isinstance`. Factors are drawn so that
-    outputs have the variance of inputs; the bias starts at 0.
+    `to_dense()`, under a class that can be imported, subclassed and found with `isinstance`. The bias starts at 0.
 
     Args:
         in_features: the size of the last axis of the input.
@@ -36,13 +35,19 @@ class StructuredLinear(nn.Module):
         bias: whether to add a learnable vector.
         device: where parameters are made.
         dtype: of the parameters.
+        target: "torch", "cpp" or "auto", as for `mlbtc.compile`.
+        tokens: the number of tokens per call that the torch program is planned for; None for one.
+        init: "dense", for outputs with the variance of inputs, "mup" or "spectral", as for `mlbtc.compile`.
         **arguments: of the family, beside its shape.
 
     Raises:
         SpecError: the spec has another shape, or the family or its arguments do not fit.
         PlanError: a symbol has no value.
+        CodegenError: there is no such rule for initial values.
+        BackendError: the target is not available, or it is cpp and there is no compiler.
     """
 
+    recipe: Recipe
     spec: MLBTC
     source: str
     candidate: Candidate
@@ -58,15 +63,18 @@ class StructuredLinear(nn.Module):
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        target: str = "auto",
+        tokens: int | None = None,
+        init: str = "dense",
         **arguments: Any,
     ) -> None:
         bound = _bound(spec, _features(out_features, "out_features"), _features(in_features, "in_features"), arguments)
-        device, dtype = torch.device(device or torch.get_default_device()), dtype or torch.get_default_dtype()
-        candidate, reason = choose("auto", device, dtype, bound, None)
+        choice = choose(bound, device, dtype, tokens, target, init)
         # What is emitted depends on the spec, so every spec has a class; this one stays in front of it.
-        self.__class__ = _specialised(type(self), module_class(bound, candidate, optional=True))
-        super().__init__(bias=bias, device=device, dtype=dtype)
-        self.reason = reason
+        self.__class__ = _specialised(type(self), recipe_class(choice.recipe))
+        super().__init__(bias=bias, device=choice.device, dtype=choice.dtype)
+        self.reason = choice.reason
 
     def extra_repr(self) -> str:
         """Return the sizes, the structure and how many parameters it has."""
@@ -77,7 +85,7 @@ class StructuredLinear(nn.Module):
         )
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return _restore, (type(self).__bases__[0], self.spec, self.candidate), self.__dict__.copy()
+        return _restore, (type(self).__bases__[0], self.recipe), self.__dict__.copy()
 
 
 def _specialised(front: type[StructuredLinear], compiled: type[nn.Module]) -> type[StructuredLinear]:
@@ -91,9 +99,9 @@ def _specialised(front: type[StructuredLinear], compiled: type[nn.Module]) -> ty
 _CLASSES: dict[tuple[type[StructuredLinear], type[nn.Module]], type[StructuredLinear]] = {}
 
 
-def _restore(front: type[StructuredLinear], spec: MLBTC, candidate: Candidate) -> StructuredLinear:
+def _restore(front: type[StructuredLinear], recipe: Recipe) -> StructuredLinear:
     """Return a module without parameters, for pickle and copy; its class is emitted anew where it does not exist."""
-    made = _specialised(front, module_class(spec, candidate, optional=True))
+    made = _specialised(front, recipe_class(recipe))
     return made.__new__(made)
 
 

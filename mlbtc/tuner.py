@@ -15,7 +15,8 @@ from mlbtc.benchmarks.runner import Candidate as Contestant
 from mlbtc.codegen import native
 from mlbtc.codegen.kernel import REAL
 from mlbtc.codegen.lowering import require_numbers
-from mlbtc.codegen.matrix import build_kernel, generate_matrix, module_class
+from mlbtc.codegen.matrix import build_kernel, generate_matrix
+from mlbtc.codegen.modules import module_class
 from mlbtc.codegen.tuning import Candidate, Measurement, Tuning, remember
 from mlbtc.errors import PlanError, SpecError
 from mlbtc.spec.language import MLBTC

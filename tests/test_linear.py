@@ -14,7 +14,7 @@ from torch import nn
 import mlbtc
 from mlbtc import MLBTC, Level, StructuredLinear, families, symbol
 from mlbtc.codegen import native
-from mlbtc.errors import PlanError, SpecError
+from mlbtc.errors import BackendError, CodegenError, PlanError, SpecError
 
 D, R = symbol("D"), symbol("r")
 SQUARE = MLBTC((D, D), [Level(1, 2), Level(4, R)], name="local", defaults={"D": 8, "r": 1})
@@ -57,10 +57,32 @@ class Gated(StructuredLinear):
 class TestModule:
     def test_the_arguments_are_in_the_order_of_linear(self) -> None:
         ours, theirs = (list(inspect.signature(c).parameters) for c in (StructuredLinear, nn.Linear))
-        assert ours == [*theirs[:2], "spec", *theirs[2:], "arguments"]
+        assert ours == [*theirs[:2], "spec", *theirs[2:], "target", "tokens", "init", "arguments"]
         layer = StructuredLinear(6, 4, "btt", False, "meta", torch.bfloat16, rank=2)
         assert layer.bias is None
         assert {(p.device.type, p.dtype) for p in layer.parameters()} == {("meta", torch.bfloat16)}
+
+    @pytest.mark.parametrize("init", ["dense", "mup", "spectral"])
+    def test_options_are_those_of_compile(self, init: str) -> None:
+        options: dict[str, Any] = {"target": "torch", "tokens": 512, "init": init}
+        layer = StructuredLinear(12, 6, "btt", rank=2, **options)
+        compiled = mlbtc.compile(families.btt((6, 12), 2), bias=True, **options)
+        assert layer.source == compiled.source
+        assert (layer.target, layer.tokens, layer.init) == ("torch", 512, init)
+        for clone in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            assert type(clone) is type(layer)
+            assert clone.recipe == layer.recipe
+            assert torch.equal(clone.to_dense(), layer.to_dense())
+
+    def test_a_wrong_option_is_named(self) -> None:
+        for option, error, message in [
+            ({"target": "fortran"}, BackendError, "available: torch, cpp"),
+            ({"tokens": 0}, PlanError, "tokens is a positive number"),
+            ({"init": "spectrum"}, CodegenError, "init 'spectrum' .* did you mean 'spectral'"),
+            ({"target": "cpp"}, BackendError, r"needs a C\+\+ compiler"),
+        ]:
+            with pytest.raises(error, match=message):
+                StructuredLinear(12, 6, "btt", rank=2, **option)
 
     def test_a_bias_is_the_default(self) -> None:
         assert StructuredLinear(6, 4, "dense").bias.shape == (4,)
@@ -174,5 +196,13 @@ def test_the_kernel_runs() -> None:
     copied = pickle.loads(pickle.dumps(layer))
     assert torch.equal(copied(x), layer(x))
     assert copied.target == "cpp"
+    gated = Gated(8)
+    assert gated.target == "cpp"
+    gated.gate.data.fill_(2)
+    found = torch.autograd.grad(gated(x).square().sum(), [gated.gate, gated.bias])
+    y = x @ gated.to_dense().mT + gated.bias
+    expected = torch.autograd.grad((x + gated.gate * y).square().sum(), [gated.gate, gated.bias])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     traced = torch.compile(layer, fullgraph=True, backend="eager")
     torch.testing.assert_close(traced(x), layer(x))

@@ -15,7 +15,7 @@ from mlbtc import tuner
 from mlbtc.benchmarks.runner import BenchmarkError
 from mlbtc.cli.app import app
 from mlbtc.codegen import native
-from mlbtc.codegen.matrix import module_class
+from mlbtc.codegen.modules import module_class
 from mlbtc.codegen.tuning import Candidate, Measurement, Tuning, remember
 from mlbtc.errors import PlanError, SpecError
 from mlbtc.spec import MLBTC, AttentionSpec, families

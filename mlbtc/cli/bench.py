@@ -47,27 +47,46 @@ Backends = Annotated[list[str], typer.Option(help="A backend of mlr_attention; r
 
 
 def linear_command(
-    width: Annotated[int, typer.Option(help="Rows and columns of the matrices, a power of 2.")] = 1024,
-    tokens: Annotated[list[int], typer.Option(help="Tokens per call; repeat for several.")] = [1024],  # noqa: B006
-    threads: Threads = None,
-    seconds: Seconds = 2.0,
+    width: Annotated[list[int] | None, typer.Option(help="Rows and columns, powers of 2; 1024 by default.")] = None,
+    tokens: Annotated[list[int] | None, typer.Option(help="Tokens per call; 1, 64 and 1024 by default.")] = None,
+    threads: Annotated[list[int] | None, typer.Option(help="Threads of torch; its own choice by default.")] = None,
+    case: Annotated[list[str] | None, typer.Option(help="Only cases whose name has this in it.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="All widths, tokens, threads and rivals: hours.")] = False,
+    seconds: Seconds = 1.0,
     repetitions: Repetitions = 5,
     warmup: Warmup = 2,
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
-    """Time emitted modules against nn.Linear with the same matrix and torch.einsum on the same factors.
+    """Time emitted modules against nn.Linear with the same matrix, einsum on the same factors, and other packages.
 
-    Monarch, block tensor trains of rank 1, 2 and 4, four MLR levels, low rank and a butterfly; forward without
-    gradients, then forward and backward with the gradients of the input and of every factor.
+    Monarch, block tensor trains of rank 1, 2 and 4, four MLR levels, low rank, a tensor train, a butterfly, and an MLP
+    of two layers; forward without gradients, then forward and backward with the gradients of the input and the factors.
+    Rivals are nn.Linear, torch.einsum, opt_einsum and, where they are installed, torch-structured, linear-operator and
+    tensorly-torch; with --full also torch.compile. It is claimed that the module of target auto is never slower than
+    torch.einsum, and up to 64 tokens never slower than nn.Linear: what breaks a claim is listed last. Options for sizes
+    and cases may be repeated; without any the command takes about four minutes.
 
-        mlbtc bench linear --tokens 256 --tokens 4096
-        mlbtc bench linear --width 512 --threads 1 --out linear.json
+        mlbtc bench linear --tokens 256 --tokens 4096 --case btt
+        mlbtc bench linear --width 512 --threads 1 --threads 2 --out linear.json
     """
-    from mlbtc.benchmarks.cases import linear_cases
+    from mlbtc.benchmarks import peers
+    from mlbtc.benchmarks.linear import TOKENS, WIDTHS, Sizes, linear_cases
 
-    counts = [] if threads is None else [threads]
-    _run("linear", lambda _: linear_cases(width, tokens), counts, seconds, repetitions, warmup, seed, out)
+    def make(counts: list[int]) -> list[Case]:
+        sizes = Sizes(
+            widths=width or (WIDTHS if full else (1024,)),
+            tokens=tokens or (TOKENS if full else (1, 64, 1024)),
+            threads=counts,
+            cases=case or (),
+            compiled=full,
+        )
+        return linear_cases(sizes)
+
+    _run(
+        "linear", make, _counts(threads or [], full), seconds, repetitions, warmup, seed, out,
+        more=lambda: {"peers": peers.states()},
+    )  # fmt: skip
 
 
 def attention_command(
@@ -171,12 +190,12 @@ def decode_command(
 
 
 def figure_command(
-    record: Annotated[Path, typer.Argument(help="A file that `mlbtc bench attention` or `decode` wrote.")],
+    record: Annotated[Path, typer.Argument(help="A record, what --out of a benchmark wrote.")],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The figure; .png, .svg or .pdf. [record].png")
     ] = None,
 ) -> None:
-    """Draw a record of attention or decoding: time and memory over the rival's, by the number of tokens.
+    """Draw a record over the number of tokens: time and memory of attention, speed of linear layers, to the rival's.
 
     mlbtc bench figure attention.json
     mlbtc bench figure decode.json -o decode.svg
@@ -200,8 +219,8 @@ def _counts(threads: list[int], full: bool) -> list[int]:
 
 def _run(
     suite: str, make: Callable[[list[int]], list[Case]], threads: list[int], seconds: float, repetitions: int,
-    warmup: int, seed: int, out: Path | None, *, ours: str = "", note: str = "",
-    memory: str = "",
+    warmup: int, seed: int, out: Path | None, *, ours: str = "", note: str = "", memory: str = "",
+    more: Callable[[], dict[str, object]] = dict,
 ) -> None:  # fmt: skip
     import torch
     from rich.console import Console
@@ -216,7 +235,7 @@ def _run(
     cases = make(threads if len(threads) > 1 else [])
     if out is not None:
         record.check_writable(out)
-    here = record.machine(most)
+    here = record.machine(most) | more()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=len(cases), completed=-1)
@@ -227,7 +246,7 @@ def _run(
     plain.width = max(plain.width, TABLE_WIDTH)
     plain.print(record.heading(suite, settings, here), markup=False, soft_wrap=True)
     plain.print(record.table(results))
-    for text in (note, record.reasons(results), summary.ratios(results, ours)):
+    for text in (note, record.reasons(results), summary.ratios(results, ours), record.claims(results)):
         if text:
             plain.print(text, markup=False, soft_wrap=True)
     if out is not None:

@@ -22,6 +22,7 @@ def compile_command(
     class_name: Annotated[
         str | None, typer.Option(help="The class to define; made of the spec's name by default.")
     ] = None,
+    init: Annotated[str, typer.Option(help="How a matrix draws its factors: dense, mup or spectral.")] = "dense",
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="A value for a symbol, as often as needed.", metavar="D=2048")
     ] = None,
@@ -40,7 +41,7 @@ def compile_command(
     from mlbtc.codegen.loading import write_atomically
     from mlbtc.compiler import generate
 
-    source = generate(load_with(spec, assignments), class_name=class_name, target=target)
+    source = generate(load_with(spec, assignments), class_name=class_name, target=target, init=init)
     if output is None:
         typer.echo(source, nl=False)
         return

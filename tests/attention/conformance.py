@@ -63,7 +63,7 @@ def sets_of(spec: AttentionSpec) -> Features:
 
 def can_decode(spec: AttentionSpec) -> bool:
     """Whether a layer has a cache."""
-    return all(part.causal and part.window is None for part in spec.parts)
+    return spec.causal
 
 
 class LayerConformance:

@@ -1,22 +1,13 @@
-"""The registry: which cases there are, and that every candidate in it is correct."""
+"""The cases of attention and decoding: which there are, and that every candidate in them is correct."""
 
 import pytest
 
 from mlbtc.benchmarks import cases as registry
-from mlbtc.benchmarks.cases import attention_cases, attention_name, halving, linear_cases, linear_specs
+from mlbtc.benchmarks.cases import attention_cases, attention_name, halving
 from mlbtc.benchmarks.decode import decode_cases
 from mlbtc.benchmarks.runner import BenchmarkError, Settings, run_cases
-from mlbtc.codegen.native import compiler
 
 QUICK = Settings(seconds=1e-9, warmup=0, repetitions=1)
-
-
-def test_linear_specs_are_those_of_the_documentation():
-    assert list(linear_specs(1024)) == [
-        "monarch 32 blocks", "btt rank 1", "btt rank 2", "btt rank 4",
-        "mlr 4 levels of 32", "low rank 128", "butterfly",
-    ]  # fmt: skip
-    assert all(spec.shape == (1024, 1024) for spec in linear_specs(1024).values())
 
 
 def test_heads_have_64_features():
@@ -28,13 +19,6 @@ def test_heads_have_64_features():
 @pytest.mark.parametrize(("tokens", "levels", "blocks"), [(8, 3, (8, 4, 2)), (9, 3, (12, 6, 3)), (1, 2, (2, 1))])
 def test_blocks_halve_and_cover(tokens, levels, blocks):
     assert halving(tokens, levels) == blocks
-
-
-@pytest.mark.parametrize("tokens", [1, 5])
-def test_linear_candidates_are_correct(tokens):
-    for result in run_cases(linear_cases(32, [tokens]), QUICK):
-        assert [timing.name for timing in result.timings][:3] == ["nn.Linear", "torch.einsum", "mlbtc torch"]
-        assert ("mlbtc cpp" in [timing.name for timing in result.timings]) == (compiler() is not None)
 
 
 @pytest.mark.parametrize("tokens", [1, 13, 150])
@@ -104,8 +88,6 @@ def test_a_wrong_backend_is_not_timed(monkeypatch):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: linear_cases(1000, [1]), "--width takes a power of 2"),
-        (lambda: linear_cases(64, [0]), "--tokens takes 1 to 65536, found 0"),
         (lambda: decode_cases([0], 1, 1), "--tokens takes 1 to 131072, found 0"),
         (lambda: attention_cases([0], 1, 1, ["strips"]), "--tokens takes"),
         (lambda: attention_cases([8], 0, 1, ["strips"]), "--batch takes"),

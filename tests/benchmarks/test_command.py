@@ -31,7 +31,7 @@ def mlbtc(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("suite", "arguments", "modes"),
     [
-        ("linear", ("--width", 32, "--tokens", 3), 14),
+        ("linear", ("--width", 32, "--tokens", 3, "--case", "btt", "--case", "low"), 10),
         ("attention", ("--tokens", 9, "--tokens", 16, "--heads", 1, "--no-memory"), 20),
         ("decode", ("--tokens", 9, "--heads", 1), 5),
     ],
@@ -65,6 +65,8 @@ def test_several_threads_and_one_head(mlbtc, tmp_path):
     ("arguments", "message"),
     [
         (("linear", "--width", "33"), "--width takes a power of 2"),
+        (("linear", "--case", "bt rank 1"), "--case bt rank 1: no case has that name; did you mean 'btt rank 1'?"),
+        (("figure", "nowhere.json"), "cannot read nowhere.json: No such file"),
         (("linear", "--threads", "0"), "--threads takes at least 1, found 0"),
         (("linear", "--seconds-per-case", "-1"), "--seconds-per-case takes more than 0"),
         (("decode", "--case", "9 x 9"), "--case 9 x 9: there is no such case"),
@@ -91,3 +93,32 @@ def test_help_teaches(mlbtc, suite):
 def test_importing_the_command_imports_no_torch():
     code = "import sys, mlbtc.cli.bench; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_threads_and_claims_and_the_figure(mlbtc, tmp_path):
+    out, drawn = tmp_path / "out.json", tmp_path / "out.svg"
+    sizes = ("--width", 32, "--tokens", 3, "--tokens", 70, "--threads", 1, "--threads", 2, "--case", "monarch")
+    code, shown, _ = mlbtc("linear", *sizes, *QUICK[:-2], "--out", out)
+    assert code == 0, shown
+    # Two claims up to 64 tokens and one above, for both modes and both numbers of threads.
+    assert "claims of being no slower: 12 checked" in shown
+    found = json.loads(out.read_text())
+    assert found["command"].startswith("mlbtc bench linear --width 32 --tokens 3")
+    assert set(found["machine"]["peers"]) == {"torch-structured", "linear-operator", "tensorly-torch"}
+    assert [result["sizes"] for result in found["results"][::2]] == [
+        {"width": 32, "tokens": tokens, "threads": threads} for threads in (1, 2) for tokens in (3, 70)
+    ]
+    pytest.importorskip("matplotlib")
+    code, shown, _ = mlbtc("figure", out, "-o", drawn)
+    assert (code, shown) == (0, f"wrote {drawn}\n")
+    assert "<svg" in drawn.read_text()
+    assert [path.name for path in tmp_path.glob("*.svg")] == ["out.svg"]
+
+
+def test_a_figure_of_something_else(mlbtc, tmp_path):
+    for text, message in (("[]", "is no record of mlbtc bench"), ("{", "is not JSON")):
+        (tmp_path / "other.json").write_text(text)
+        code, _, err = mlbtc("figure", tmp_path / "other.json", "-o", tmp_path / "x.png")
+        assert code == 2
+        assert message in err
+        assert not (tmp_path / "x.png").exists()

@@ -192,3 +192,13 @@ def test_names_of_files_become_class_names(mlbtc: Command) -> None:
     for file, name in (("my-layer 2.yaml", "MyLayer2"), ("2d.yaml", "Matrix2d"), ("(odd) näme.yaml", "Matrix")):
         Path(file).write_text("shape: [4, 4]\nlevels: [{blocks: 1}]\n")
         assert f"class {name}," in mlbtc("compile", file, "-o", "layer.py").out
+
+
+def test_the_rule_for_initial_values(mlbtc: Command) -> None:
+    spec = str(SPECS / "local_and_global.yaml")
+    shown = mlbtc("compile", spec, "--init", "spectral")
+    assert shown.code == 0
+    assert shown.out == library.generate(library.load(spec), init="spectral")
+    refused = mlbtc("compile", spec, "--init", "spectrum")
+    assert refused.code == 2
+    assert "init 'spectrum' is not a rule for initial values; did you mean 'spectral'?" in refused.err

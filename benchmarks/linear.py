@@ -1,0 +1,210 @@
+"""The cases of linear layers and of a two-layer MLP: emitted modules against dense ones, einsum and other packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import opt_einsum
+import torch
+from torch import Tensor, nn
+
+from mlbtc.benchmarks import peers
+from mlbtc.benchmarks.cases import Contest, Way, check_size, modes
+from mlbtc.benchmarks.oracles import linear_results, mlp_results
+from mlbtc.benchmarks.runner import BenchmarkError, Case
+from mlbtc.codegen.native import compiler
+from mlbtc.codegen.targets import choose_target
+from mlbtc.compiler import compile as compile_spec
+from mlbtc.errors import nearest
+from mlbtc.spec import MLBTC, families
+
+DENSE, EINSUM, CONTRACT, COMPILED = "nn.Linear", "torch.einsum", "opt_einsum.contract", "torch.compile of einsum"
+FEW_TOKENS = 64
+"""Up to so many tokens it is claimed that structured layers are no slower than dense ones."""
+
+WIDTHS, TOKENS = (512, 1024, 2048, 4096), (1, 64, 1024, 4096, 8192)
+"""What --full times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What to time: every combination.
+
+    Attributes:
+        widths: powers of 2.
+        tokens: tokens per call.
+        threads: threads of torch; empty for those of the settings.
+        cases: words, of which one must be in the name of a case; empty for all cases.
+        compiled: whether torch.compile of the einsum takes part, which is compiled anew for every cell.
+    """
+
+    widths: Sequence[int]
+    tokens: Sequence[int]
+    threads: Sequence[int] = ()
+    cases: Sequence[str] = ()
+    compiled: bool = False
+
+
+def linear_specs(width: int) -> dict[str, MLBTC]:
+    """Return the (width x width) specs that are timed, by name.
+
+    Raises:
+        BenchmarkError: the width is no power of 2 from 32 to 16384.
+    """
+    if not 32 <= width <= 16384 or width & (width - 1):
+        raise BenchmarkError(f"--width takes a power of 2 from 32 to 16384 (a butterfly needs one), found {width}")
+    shape = (width, width)
+    root, part = 1 << (width.bit_length() // 2), width // 32
+    halves = [root, width // root]
+    return {
+        f"monarch {root} blocks": families.monarch(shape, root),
+        **{f"btt rank {rank}": families.btt(shape, rank) for rank in (1, 2, 4)},
+        f"mlr 4 levels of {part}": families.mlr(shape, [part] * 4),
+        f"low rank {4 * part}": families.low_rank(shape, 4 * part),
+        "tensor train rank 8": families.tensor_train(halves, halves, [8]),
+        "butterfly": families.butterfly(width),
+    }
+
+
+def linear_cases(sizes: Sizes) -> list[Case]:
+    """Return a case per spec, width, number of tokens and number of threads, and one for an MLP.
+
+    Raises:
+        BenchmarkError: a size is out of range, or no case has the name asked for.
+    """
+    for count in sizes.tokens:
+        check_size("tokens", count, 1, 65536)
+    for count in sizes.threads:
+        check_size("threads", count, 1, 1024)
+    found = [
+        case
+        for threads in sizes.threads or (None,)
+        for width in sizes.widths
+        for tokens in sizes.tokens
+        for case in _cases(width, tokens, threads, sizes.compiled)
+    ]
+    chosen = [case for case in found if not sizes.cases or any(word in case.name for word in sizes.cases)]
+    if not chosen:
+        known = list(dict.fromkeys(case.name for case in found))
+        raise BenchmarkError(f"--case {' '.join(sizes.cases)}: no case has that name; {nearest(sizes.cases[0], known)}")
+    return chosen
+
+
+def _cases(width: int, tokens: int, threads: int | None, compiled: bool) -> list[Case]:
+    size = {"width": width, "tokens": tokens, **({} if threads is None else {"threads": threads})}
+    mlp = (families.btt((4 * width, width), 2), families.btt((width, 4 * width), 2))
+    named = [(name, spec, partial(build_linear, name, spec)) for name, spec in linear_specs(width).items()]
+    named.append(("mlp of btt rank 2", mlp[0], partial(build_mlp, mlp)))
+    return [
+        Case(name, size, DENSE, partial(build, tokens, compiled), threads, claims=claims(spec, tokens))
+        for name, spec, build in named
+    ]
+
+
+def claims(spec: MLBTC, tokens: int) -> tuple[tuple[str, str], ...]:
+    """Return what is claimed of what "auto" compiles: no slower than einsum, nor than nn.Linear for few tokens."""
+    target, _ = choose_target("auto", torch.device("cpu"), torch.float32, spec)
+    rivals = (EINSUM, DENSE) if tokens <= FEW_TOKENS else (EINSUM,)
+    return tuple((f"mlbtc {target}", rival) for rival in rivals)
+
+
+# Candidates -----------------------------------------------------------------------------------------------------------
+
+
+def build_linear(name: str, spec: MLBTC, tokens: int, compiled: bool, seed: int) -> Contest:
+    """Return the candidates of a linear case; nn.Linear holds the same matrix, all others the same factors."""
+    generator = torch.Generator().manual_seed(seed)
+    modules = _modules(spec, tokens, generator)
+    factors = list(modules["mlbtc torch"].parameters())
+    x = torch.randn(tokens, int(spec.shape[1]), generator=generator).requires_grad_()
+    grad = torch.randn(tokens, int(spec.shape[0]), generator=generator)
+    expected = linear_results(spec, factors, x, grad)
+    dense = _dense(spec, factors)
+    dense_expected = [*expected[:2], grad.double().T @ x.detach().double()]
+    ways: list[Way] = [(DENSE, partial(dense, x), [x, dense.weight], dense_expected)]
+    for rival, product in _products(spec, compiled).items():
+        ways.append((rival, partial(product, factors, x), [x, *factors], expected))
+    for rival, product in peers.products(name).items():
+        ways.append((rival, partial(product, factors, x), [x, *factors], expected))
+    ways += [(own, partial(m, x), [x, *m.parameters()], expected) for own, m in modules.items()]
+    return modes(grad, ways)
+
+
+def build_mlp(specs: tuple[MLBTC, MLBTC], tokens: int, compiled: bool, seed: int) -> Contest:
+    """Return the candidates of two layers with a GELU between them."""
+    generator = torch.Generator().manual_seed(seed)
+    first, second = (_modules(spec, tokens, generator) for spec in specs)
+    factors = [list(part["mlbtc torch"].parameters()) for part in (first, second)]
+    x = torch.randn(tokens, int(specs[0].shape[1]), generator=generator).requires_grad_()
+    grad = torch.randn(tokens, int(specs[1].shape[0]), generator=generator)
+    expected = mlp_results(specs, factors, x, grad)
+    dense = nn.Sequential(_dense(specs[0], factors[0]), nn.GELU(), _dense(specs[1], factors[1]))
+    ways: list[Way] = [(DENSE, partial(dense, x), [x, *dense.parameters()], [*expected.common, *expected.dense])]
+    flat = [factor for part in factors for factor in part]
+    for rival in _products(specs[0], compiled):
+        both = [_products(spec, compiled)[rival] for spec in specs]
+        ways.append((rival, partial(_mlp, both, factors, x), [x, *flat], [*expected.common, *expected.factors]))
+    for own in first:
+        mlp = nn.Sequential(first[own], nn.GELU(), second[own])
+        ways.append((own, partial(mlp, x), [x, *mlp.parameters()], [*expected.common, *expected.factors]))
+    return modes(grad, ways)
+
+
+Product = Callable[[Sequence[Tensor], Tensor], Tensor]
+
+
+def _mlp(products: Sequence[Product], factors: Sequence[Sequence[Tensor]], x: Tensor) -> Tensor:
+    return products[1](factors[1], nn.functional.gelu(products[0](factors[0], x)))
+
+
+def _modules(spec: MLBTC, tokens: int, generator: torch.Generator) -> dict[str, nn.Module]:
+    """Return the module of each target that runs here, with the same factors."""
+    module = compile_spec(spec, tokens=tokens, target="torch")
+    with torch.no_grad():
+        for factor in module.parameters():
+            factor.normal_(std=factor.std().item() or 1.0, generator=generator)
+    found = {"mlbtc torch": module}
+    if compiler():
+        found["mlbtc cpp"] = compile_spec(spec, tokens=tokens, target="cpp")
+        found["mlbtc cpp"].load_state_dict(module.state_dict())
+    return found
+
+
+def _dense(spec: MLBTC, factors: Sequence[Tensor]) -> nn.Linear:
+    dense = nn.Linear(int(spec.shape[1]), int(spec.shape[0]), bias=False)
+    identity = torch.eye(dense.in_features)
+    with torch.no_grad():
+        dense.weight.copy_(
+            einsum_forward(spec, torch.einsum, [factor.double() for factor in factors], identity.double()).T
+        )
+    return dense
+
+
+def _products(spec: MLBTC, compiled: bool) -> dict[str, Product]:
+    einsum = partial(einsum_forward, spec, torch.einsum)
+    found: dict[str, Product] = {EINSUM: einsum, CONTRACT: partial(einsum_forward, spec, opt_einsum.contract)}
+    return found | ({COMPILED: torch.compile(einsum, dynamic=False)} if compiled else {})
+
+
+def einsum_forward(
+    spec: MLBTC,
+    einsum: Callable[..., Tensor],
+    factors: Sequence[Tensor],
+    x: Tensor,  # x: (T, in)
+) -> Tensor:
+    """Return what the spec's module returns, with one einsum per level."""
+    total, position = None, 0
+    for level in spec.levels:
+        number = {name: place + 1 for place, name in enumerate(level.expression.indices)}
+        sizes = [int(level.size_of[i]) for i in level.expression.input]
+        operands: list[Tensor | list[int]] = [x.view(-1, *sizes), [0, *(number[i] for i in level.expression.input)]]
+        for names in level.expression.factors:
+            operands += [factors[position], [number[i] for i in names]]
+            position += 1
+        product = einsum(*operands, [0, *(number[i] for i in level.expression.output)]).flatten(1)
+        product = product if level.scale == 1 else level.scale * product
+        total = product if total is None else total + product
+    assert total is not None
+    return total

@@ -1,0 +1,150 @@
+"""Matrix specs to modules: what is chosen once for all ways to make one, and the class that runs it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mlbtc.codegen.loading import load_class
+from mlbtc.codegen.matrix import build_kernel, generate_matrix
+from mlbtc.codegen.operator import register
+from mlbtc.codegen.structured import MultipliedOut, NativeMatrix, StructuredMatrix, native_class
+from mlbtc.codegen.targets import TARGETS, check_target, choose_target
+from mlbtc.codegen.tuning import Candidate, recall
+from mlbtc.spec.language import MLBTC
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the class of a compiled module depends on.
+
+    Attributes:
+        spec: without open symbols.
+        candidate: how it runs.
+        optional: whether the torch program stands in for a kernel that cannot be built.
+        init: the rule for initial values.
+    """
+
+    spec: MLBTC
+    candidate: Candidate
+    optional: bool
+    init: str = "dense"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A recipe, why its candidate was taken, and where and in which dtype parameters are made."""
+
+    recipe: Recipe
+    reason: str
+    device: torch.device
+    dtype: torch.dtype
+
+
+def choose(
+    spec: MLBTC,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    tokens: int | None = None,
+    target: str = "auto",
+    init: str = "dense",
+) -> Choice:
+    """Return what the arguments of `compile_matrix` come to: what autotune measured where it did, else by rule.
+
+    Device and dtype are those that torch makes tensors with where they are None.
+
+    Raises:
+        BackendError: the target is not available, or it is cpp and there is no compiler.
+    """
+    check_target(target, TARGETS)
+    bound = spec.bind_defaults()
+    place, kind = torch.device(device or torch.get_default_device()), dtype or torch.get_default_dtype()
+    candidate, reason = _candidate(bound, place, kind, tokens, target)
+    return Choice(Recipe(bound, candidate, target == "auto", init), reason, place, kind)
+
+
+def _candidate(
+    spec: MLBTC, device: torch.device, dtype: torch.dtype, tokens: int | None, target: str
+) -> tuple[Candidate, str]:
+    tuned = recall(spec, dtype, torch.get_num_threads(), tokens) if target == "auto" and device.type == "cpu" else None
+    if tuned is not None:
+        return tuned.best.candidate, tuned.reason
+    chosen, reason = choose_target(target, device, dtype, spec)
+    return Candidate(chosen, tokens), reason
+
+
+def compile_matrix(
+    spec: MLBTC,
+    *,
+    bias: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    tokens: int | None = None,
+    target: str = "auto",
+    init: str = "dense",
+) -> nn.Module:
+    """Return a module that multiplies by the matrix, (..., in) to (..., out).
+
+    Its torch program is emitted, stored in the cache and loaded from there; `module.source` shows it, `module.spec` is
+    the spec with its symbols bound and `module.explain()` says which target runs and why. With the cpp target the
+    module runs a C++ kernel, `module.cpp_source`, which is built at the first call; where a kernel cannot run (another
+    device or dtype, a transform of torch.func) it runs its torch program. Parameters are the same for every target.
+
+    Args:
+        spec: a spec whose symbols are bound or have defaults.
+        bias: whether to add a learnable vector.
+        device: where parameters are made.
+        dtype: of the parameters.
+        tokens: as for `generate_matrix`; for the torch program.
+        target: "torch", "cpp", or "auto" for cpp where the parameters are on the CPU and a C++ compiler is found.
+        init: the rule for initial values, one of `mlbtc.codegen.initial.INITS`.
+
+    Raises:
+        PlanError, GraphError, CodegenError: as for `generate_matrix`.
+        BackendError: the target is not available, or it is cpp and there is no compiler.
+    """
+    choice = choose(spec, device, dtype, tokens, target, init)
+    made: Any = recipe_class(choice.recipe)(bias=bias, device=choice.device, dtype=choice.dtype)
+    made.reason = choice.reason
+    return made  # type: ignore[no-any-return]
+
+
+def module_class(spec: MLBTC, candidate: Candidate, optional: bool, init: str = "dense") -> type[Any]:
+    """Return the class of compiled modules for what a `Recipe` holds, the same one each time."""
+    return recipe_class(Recipe(spec, candidate, optional, init))
+
+
+def recipe_class(recipe: Recipe) -> type[Any]:
+    """Return the class of compiled modules for a recipe, the same one each time."""
+    candidate = recipe.candidate
+    source = generate_matrix(recipe.spec, target="torch", tokens=candidate.tokens, init=recipe.init)
+    key = (source, candidate, recipe.optional)
+    if key not in _CLASSES:
+        attributes: dict[str, Any] = {"recipe": recipe, "source": source}
+        attributes |= {name: getattr(recipe, name) for name in ("spec", "candidate", "init")}
+        attributes["__reduce_ex__"] = lambda module, protocol: (_restore, (recipe,), module.__dict__.copy())
+        base: type[StructuredMatrix] = MultipliedOut if candidate.dense else StructuredMatrix
+        emitted = load_class(source)
+        if candidate.target == "cpp":
+            kernel = build_kernel(recipe.spec, candidate.groups)
+            digest = hashlib.sha256(repr((kernel.matrix, kernel.groups)).encode()).hexdigest()[:24]
+            attributes |= {"kernel": register(digest, kernel), "key": digest, "optional": recipe.optional}
+            attributes["factor_names"] = tuple(name for name, _ in emitted(device="meta").named_parameters())
+            base = NativeMatrix
+        _CLASSES[key] = native_class(emitted, base, attributes)
+    return _CLASSES[key]
+
+
+def _restore(recipe: Recipe) -> Any:
+    """Return a module without parameters, for pickle and copy: the class is emitted anew where it does not exist."""
+    made: Any = recipe_class(recipe)
+    return made.__new__(made)
+
+
+_CLASSES: dict[tuple[str, Candidate, bool], type[Any]] = {}
