@@ -22,17 +22,29 @@ def reference_scores(
     Queries are the last Tq positions of the Tk tokens. Scales are part of the query. Causal scores of later keys are
     minus infinity.
     """
-    key_positions = torch.arange(key.shape[-2], device=key.device)
-    query_positions = key_positions[key.shape[-2] - query.shape[-2] :]
+    positions = torch.arange(key.shape[-2], device=key.device)
+    return block_scores(query, key, ranks, [positions // block for block in block_sizes], causal)
+
+
+def block_scores(
+    query: Tensor,  # (..., Tq, R)
+    key: Tensor,  # (..., Tk, R)
+    ranks: Sequence[int],
+    block_ids: Sequence[Tensor],  # (Tk,) or (..., Tk) each
+    causal: bool,
+) -> Tensor:
+    """Return the scores of `reference_scores` where two tokens share a block if the level's ids are the same."""
+    first = key.shape[-2] - query.shape[-2]
     scores = query.new_zeros(query.shape[:-1] + key.shape[-2:-1])
     start = 0
-    for rank, block in zip(ranks, block_sizes, strict=True):
+    for rank, block in zip(ranks, block_ids, strict=True):
         level = slice(start, start + rank)
-        together = (query_positions // block)[:, None] == (key_positions // block)[None, :]
+        together = block[..., first:, None] == block[..., None, :]
         scores = scores + query[..., level] @ key[..., level].mT * together
         start += rank
     if causal:
-        scores = scores.masked_fill(query_positions[:, None] < key_positions[None, :], float("-inf"))
+        positions = torch.arange(key.shape[-2], device=key.device)
+        scores = scores.masked_fill(positions[first:, None] < positions, float("-inf"))
     return scores
 
 
