@@ -48,6 +48,19 @@ def block_scores(
     return scores
 
 
+def level_ids(blocks: Sequence[Tensor | int | None], tokens: int, device: torch.device) -> list[Tensor]:
+    """Return for each level which block a token is in, `(T,)` or `(B, 1, T)`.
+
+    Blocks are such numbers, `(T,)` or `(B, T)`, or tokens of a block, or None for one block.
+    """
+    positions = torch.arange(tokens, device=device)
+    ids = [own if isinstance(own, Tensor) else positions // (own or max(1, tokens)) for own in blocks]
+    for level, own in enumerate(ids, start=1):
+        if own.dim() not in (1, 2) or own.shape[-1] != tokens:
+            raise ValueError(f"blocks of level {level} are ids (T,) or (B, T) for {tokens} tokens, found {own.shape}")
+    return [own if own.dim() == 1 else own[:, None] for own in ids]
+
+
 def reference_attention(
     query: Tensor,  # (..., Tq, R)
     key: Tensor,  # (..., Tk, R)
