@@ -57,7 +57,9 @@ def level_ids(blocks: Sequence[Tensor | int | None], tokens: int, device: torch.
     ids = [own if isinstance(own, Tensor) else positions // (own or max(1, tokens)) for own in blocks]
     for level, own in enumerate(ids, start=1):
         if own.dim() not in (1, 2) or own.shape[-1] != tokens:
-            raise ValueError(f"blocks of level {level} are ids (T,) or (B, T) for {tokens} tokens, found {own.shape}")
+            raise ValueError(
+                f"blocks of level {level} are ids (T,) or (B, T) for {tokens} tokens, found {tuple(own.shape)}"
+            )
     return [own if own.dim() == 1 else own[:, None] for own in ids]
 
 

@@ -148,6 +148,14 @@ def test_ids_of_equal_sizes_are_block_sizes(name: str, backend: str, causal: boo
         torch.testing.assert_close(result, wanted, rtol=1e-12, atol=1e-12)
 
 
+@BACKEND
+@CAUSAL
+def test_sizes_and_ids_on_different_levels(causal: bool, backend: str) -> None:
+    layout = Layout(100, [2, 1, 2, 1], [None] * 4, batch=2)
+    paragraphs = torch.cat([start + torch.tensor([0] * 7 + [1] * 24 + [2]) for start in (0, 3, 6, 9)])[:100]
+    check(layout, [None, 64, 32, paragraphs], causal, backend=backend)
+
+
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8], ids=str)
 def test_ids_of_other_integers(dtype: torch.dtype) -> None:
     layout = Layout(9, [2, 1], [None] * 2)
