@@ -59,7 +59,11 @@ def choose_backend(
     kind = torch.device(device).type
     variant, ids = any(name not in ("key_lengths", "block_ids") for name in options), "block_ids" in options
     if scattered:
-        return Choice("reference", "the tokens of a block lie apart, and those of this call cannot be sorted")
+        return Choice(
+            "reference",
+            "the tokens of a block lie apart, and calls that are causal or have fewer queries than keys, alibi or "
+            "dropout cannot sort them",
+        )
     reason = missing(dtype, variant, ids) if kind == "cpu" else f"C++ kernels are for CPUs, the tensors are on {kind}"
     if not reason:
         return Choice("cpp", "tensors on a CPU and a C++ compiler: the fused kernel is the fastest at every size")
