@@ -31,6 +31,7 @@ def choose_backend(
     block_sizes: Sequence[int],
     *,
     options: Sequence[str] = (),
+    scattered: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     traced: bool | None = None,
@@ -42,8 +43,9 @@ def choose_backend(
         keys: tokens of the key.
         ranks: r_1, ..., r_L.
         block_sizes: b_1, ..., b_L as numbers.
-        options: names of the options of `mlr_attention` that the call uses, of "key_lengths", "key_mask", "alibi" and
-            "dropout".
+        options: names of the options of `mlr_attention` that the call uses, of "key_lengths", "key_mask", "alibi",
+            "dropout" and "block_ids".
+        scattered: whether the tokens of a block of `block_ids` lie apart in a call whose tokens cannot be sorted.
         device: where the tensors are.
         dtype: of the tensors.
         traced: whether torch.compile or torch.export looks at the call; None finds out.
@@ -55,10 +57,18 @@ def choose_backend(
     if unknown:
         raise SpecError(f"unknown option {unknown[0]!r} of mlr_attention; there are {', '.join(NAMES)}")
     kind = torch.device(device).type
-    variant = any(name != "key_lengths" for name in options)
-    reason = missing(dtype, variant) if kind == "cpu" else f"C++ kernels are for CPUs, the tensors are on {kind}"
+    variant, ids = any(name not in ("key_lengths", "block_ids") for name in options), "block_ids" in options
+    if scattered:
+        return Choice(
+            "reference",
+            "the tokens of a block lie apart, and calls that are causal or have fewer queries than keys, alibi or "
+            "dropout cannot sort them",
+        )
+    reason = missing(dtype, variant, ids) if kind == "cpu" else f"C++ kernels are for CPUs, the tensors are on {kind}"
     if not reason:
         return Choice("cpp", "tensors on a CPU and a C++ compiler: the fused kernel is the fastest at every size")
+    if ids:
+        return Choice("reference", f"the other kernels in PyTorch know blocks of one size only; {reason}")
     if queries != keys:
         return Choice(
             "reference", f"the PyTorch kernels need as many queries as keys, found {queries} and {keys}; {reason}"

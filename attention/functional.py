@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from mlbtc.attention.arguments import check_tensors, level_scales, make_options
+from mlbtc.attention.block_ids import (
+    Blocks,
+    make_ids,
+    must_sort,
+    sorted_attention,
+    sorting_obstacle,
+    split_blocks,
+)
 from mlbtc.attention.choice import choose_backend
 from mlbtc.attention.kernels import (
     Options,
@@ -30,8 +38,9 @@ def mlr_attention(
     key: Tensor,  # (B, Hkv, Tk, R)
     value: Tensor,  # (B, Hkv, Tk, Dv)
     ranks: Sequence[int],
-    block_sizes: Sequence[int | None],
+    block_sizes: Sequence[int | None] | None = None,
     *,
+    block_ids: Blocks | None = None,  # per level (B, Tk), (Tk,), a size or None
     causal: bool = True,
     scale: float | Sequence[float] | None = None,
     key_lengths: Tensor | Sequence[int] | None = None,  # (B,)
@@ -52,6 +61,11 @@ def mlr_attention(
         ranks: r_1, ..., r_L, the features of each level in order.
         block_sizes: b_1 >= ... >= b_L in tokens, each a multiple of the next; None is the whole sequence. Blocks start
             at position 0 and the last one may be partial. Pairs that share no block have score 0.
+        block_ids: in the place of block_sizes, blocks that follow the input: for each level whole numbers `(B, Tk)` or
+            `(Tk,)`, and tokens with the same number share a block; a size or None mean what they mean in block_sizes.
+            Levels are nested: tokens that share a block share one on the level before. Behind key_lengths, ids do not
+            matter. In C++ the equal ids must be neighbours; where they are not, tokens are sorted by block and back,
+            or, if positions matter (causal, fewer queries than keys, alibi, dropout), the reference runs.
         causal: whether query i sees keys up to its own position only.
         scale: None for 1 / sqrt(R), one number, or one per level.
         key_lengths: how many tokens each sequence has, `(B,)`. Keys at or behind the length are invisible, queries
@@ -74,10 +88,17 @@ def mlr_attention(
         SpecError: shapes, ranks, blocks or options do not fit.
         BackendError: the backend is unknown or cannot take these arguments.
     """
-    blocks = check_tensors(query, key, value, ranks, block_sizes)
+    sizes, ids = split_blocks(block_sizes, block_ids)
+    blocks = check_tensors(query, key, value, ranks, sizes)
     options = make_options(query, key, key_lengths, key_mask, alibi, dropout)
-    chosen = _choose(backend, query, key, ranks, blocks, options)
+    if ids is not None:
+        options = options._replace(ids=make_ids(ids, key, options.lengths))
+    obstacle = sorting_obstacle(query.shape[2], key.shape[2], causal, options)
+    unsorted = backend in ("auto", "cpp") and must_sort(options.ids, obstacle)
+    chosen = _choose(backend, query, key, ranks, blocks, options, obstacle if unsorted else "")
     factors = level_scales(scale, ranks)
+    if chosen == "cpp" and unsorted:
+        return sorted_attention(query, key, value, factors, ranks, blocks, options)
     if chosen == "cpp":
         return cpp_attention(query, key, value, factors, ranks, blocks, causal, options)
     features = query.new_tensor([factor for factor, rank in zip(factors, ranks, strict=True) for _ in range(rank)])
@@ -90,10 +111,20 @@ def mlr_attention(
 
 
 def _choose(
-    backend: str, query: Tensor, key: Tensor, ranks: Sequence[int], blocks: Sequence[int], options: Options
+    backend: str,
+    query: Tensor,
+    key: Tensor,
+    ranks: Sequence[int],
+    blocks: Sequence[int],
+    options: Options,
+    obstacle: str,
 ) -> str:
     if backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}; available in this version: {', '.join(BACKENDS)}")
+    if backend in ("strips", "expanded") and options.ids is not None:
+        raise BackendError(
+            f"backend {backend!r} knows blocks of one size only; use 'cpp' or 'reference' with block_ids"
+        )
     same = query.shape[2] == key.shape[2]
     if backend in ("strips", "expanded") and not same:
         raise BackendError(
@@ -103,18 +134,25 @@ def _choose(
     if backend == "expanded" and options.dropout:
         raise BackendError("backend 'expanded' cannot drop weights by a hash; use 'cpp', 'strips' or 'reference'")
     if backend == "cpp":
-        _check_cpp(query, options)
+        _check_cpp(query, options, obstacle)
     if backend != "auto":
         return backend
     sizes, names = (query.shape[2], key.shape[2]), options.names()
-    return choose_backend(*sizes, ranks, blocks, options=names, device=query.device, dtype=query.dtype).backend
+    place: dict[str, Any] = {"device": query.device, "dtype": query.dtype}
+    return choose_backend(*sizes, ranks, blocks, options=names, scattered=bool(obstacle), **place).backend
 
 
-def _check_cpp(query: Tensor, options: Options) -> None:
+def _check_cpp(query: Tensor, options: Options, obstacle: str) -> None:
+    if obstacle:
+        raise BackendError(
+            f"backend 'cpp' cannot run: equal block_ids lie apart, and {obstacle} forbids sorting the tokens; "
+            "use 'reference'"
+        )
     where = query.device.type
     if where not in ("cpu", "meta"):
         reason = f"the tensors are on {where}"
     else:
-        reason = missing(query.dtype, options.inside_tiles())
+        reason = missing(query.dtype, options.inside_tiles(), options.ids is not None)
+    others = "'strips' or 'reference'" if options.ids is None else "'reference'"
     if reason:
-        raise BackendError(f"backend 'cpp' cannot run: {reason}; use 'strips' or 'reference'")
+        raise BackendError(f"backend 'cpp' cannot run: {reason}; use {others}")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlbtc.attention.block_ids import Blocks
 from mlbtc.attention.cache import AttentionCache
 from mlbtc.attention.choice import Choice, choose_backend
 from mlbtc.attention.functional import mlr_attention
@@ -36,8 +37,11 @@ def attend(
     ranks: tuple[int, ...],
     block_sizes: tuple[int, ...],
     causal: bool,
+    block_ids: Blocks | None = None,
 ) -> Tensor:
     """Attend with the fastest backend, in the place of the PyTorch kernels of the emitted file."""
+    if block_ids is not None:
+        return mlr_attention(query, key, value, ranks, block_ids=block_ids, causal=causal, scale=1.0)
     # The layer's first level is the whole sequence, whose length need not be a multiple of the next block.
     return mlr_attention(query, key, value, ranks, (None, *block_sizes[1:]), causal=causal, scale=1.0)
 

@@ -3,6 +3,7 @@
 `reference` (dense, any dtype), `expanded` (one scaled_dot_product_attention, short sequences), `strips` (row strips,
 PyTorch, any device), `automatic`, which picks one of them, and `cpp` (emitted C++, CPUs with a compiler).
 `features` and `window` hold attention over any number of features, all keys or the last ones, for the other variants.
+`blocks` is about blocks that are given by an id per token: bounds, checks, order.
 `options` says what a call may ask for besides, `adjusted` computes it in PyTorch, `dropout` says which weights go.
 """
 

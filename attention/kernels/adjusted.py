@@ -10,7 +10,7 @@ from torch import Tensor
 from mlbtc.attention.kernels.dropout import kept, row_keys
 from mlbtc.attention.kernels.expanded import expand
 from mlbtc.attention.kernels.options import Options
-from mlbtc.attention.kernels.reference import reference_scores
+from mlbtc.attention.kernels.reference import block_scores, reference_scores
 from mlbtc.attention.kernels.strips import Strip, StripAttention, StripProblem, Strips, full_precision
 
 
@@ -24,6 +24,7 @@ class Adjustment:
         slopes: `(N,)` or None.
         dropout: the probability with which a weight is dropped.
         keys: `(N, Tq)` twice, of the hash that says which ones, or None.
+        ids: `(N, L, Tk)`, of the blocks of tokens, or None.
     """
 
     first: int
@@ -31,6 +32,7 @@ class Adjustment:
     slopes: Tensor | None
     dropout: float
     keys: tuple[Tensor, Tensor] | None
+    ids: Tensor | None
 
     @classmethod
     def of(cls, options: Options, query: Tensor, key: Tensor) -> Adjustment:
@@ -43,6 +45,7 @@ class Adjustment:
             None if options.slopes is None else options.slopes.to(query.dtype).repeat(batch),
             options.dropout,
             None if options.seed is None else _flat_keys(row_keys(options.seed, batch, heads, first, queries)),
+            None if options.ids is None else options.ids.repeat_interleave(heads, dim=0),
         )
 
     def __getitem__(self, sequences: slice) -> Adjustment:
@@ -52,6 +55,7 @@ class Adjustment:
             visible=None if self.visible is None else self.visible[sequences],
             slopes=None if self.slopes is None else self.slopes[sequences],
             keys=None if self.keys is None else (self.keys[0][sequences], self.keys[1][sequences]),
+            ids=None if self.ids is None else self.ids[sequences],
         )
 
     def adjust(self, scores: Tensor, start: int) -> Tensor:
@@ -125,7 +129,11 @@ class AdjustedProblem(StripProblem):
 
     def dense(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return what the definition gives, which can be differentiated twice."""
-        scores = reference_scores(query, key, self.ranks, self.block_sizes, self.causal)
+        ids = self.adjustment.ids
+        if ids is None:
+            scores = reference_scores(query, key, self.ranks, self.block_sizes, self.causal)
+        else:
+            scores = block_scores(query, key, self.ranks, ids.unbind(1), self.causal)
         weights = torch.softmax(self.adjustment.adjust(scores, 0), dim=-1)
         return self.adjustment.drop(weights, 0) @ value
 

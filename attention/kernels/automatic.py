@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlbtc.attention.kernels.expanded import expanded_attention, expanded_width
-from mlbtc.attention.kernels.reference import reference_attention
+from mlbtc.attention.kernels.reference import block_scores, level_ids, reference_attention
 from mlbtc.attention.kernels.strips import strip_attention
 
 # Everything below is inlined into emitted layers: it may use torch and the language, nothing else.
@@ -33,8 +33,15 @@ def automatic_attention(
     ranks: tuple[int, ...],
     block_sizes: tuple[int, ...],
     causal: bool,
+    block_ids: Sequence[Tensor | int | None] | None = None,
 ) -> Tensor:
-    """Return what `reference_attention` returns, from the implementation that `choose_torch_backend` names."""
+    """Return what `reference_attention` returns, from the implementation that `choose_torch_backend` names.
+
+    With `block_ids` (see `level_ids`) in the place of sizes, scores are dense.
+    """
+    if block_ids is not None:
+        ids = level_ids(block_ids, query.shape[-2], query.device)
+        return torch.softmax(block_scores(query, key, ranks, ids, causal), dim=-1) @ value
     name = choose_torch_backend(query.shape[-2], ranks, block_sizes, torch.compiler.is_compiling())
     backends = {"expanded": expanded_attention, "strips": strip_attention, "reference": reference_attention}
     return backends[name](query, key, value, ranks, block_sizes, causal)

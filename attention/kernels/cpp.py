@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from mlbtc.attention.kernels.adjusted import adjusted_attention
+from mlbtc.attention.kernels.blocks import block_bounds, check_runs
 from mlbtc.attention.kernels.dropout import drop_below
 from mlbtc.attention.kernels.native import Problem, describe_levels, kernels
 from mlbtc.attention.kernels.options import NO_OPTIONS, Options
 from mlbtc.attention.kernels.reference import reference_attention
 
 _LEVELS = "float[] scales, SymInt[] ranks, SymInt[] block_sizes, bool causal"
-_OPTIONS = "Tensor? lengths=None, Tensor? visible=None, Tensor? slopes=None, float dropout=0.0, Tensor? seed=None"
+_OPTIONS = (
+    "Tensor? lengths=None, Tensor? visible=None, Tensor? slopes=None, float dropout=0.0, Tensor? seed=None, "
+    "Tensor? ids=None"
+)
 _COMMON = f"{_LEVELS}, {_OPTIONS}"
 # Not torch.library.custom_op, whose wrapper imports the compiler, two seconds, at the first call.
 _OPERATORS = torch.library.Library("mlbtc", "FRAGMENT")
@@ -41,7 +45,10 @@ def _forward(
     query, key, value = map(_readable, (query, key, value))
     output, logsumexp = _outputs(query, value)
     if output.numel():
-        call = _Call(query, key, value, scales, ranks, block_sizes, causal, Options(*options), output=output)
+        given = Options(*options)
+        if given.ids is not None:
+            check_runs(given.ids)
+        call = _Call(query, key, value, scales, ranks, block_sizes, causal, given, output=output)
         call.problem.logsumexp = logsumexp.data_ptr()
         call.kernels.mlr_forward(ctypes.byref(call.problem))
     return output, logsumexp
@@ -81,8 +88,8 @@ def _backward(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     query, key, value, *ctx.levels = inputs[:7]
-    lengths, visible, slopes, ctx.dropout, seed = inputs[7:]
-    ctx.save_for_backward(query, key, value, *output, lengths, visible, slopes, seed)
+    lengths, visible, slopes, ctx.dropout, seed, ids = inputs[7:]
+    ctx.save_for_backward(query, key, value, *output, lengths, visible, slopes, seed, ids)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
@@ -91,8 +98,8 @@ def _differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Ten
     nothing = (None,) * (len(ctx.levels) + len(Options._fields))
     if grad is None:
         return (None, None, None, *nothing)
-    query, key, value, output, logsumexp, lengths, visible, slopes, seed = ctx.saved_tensors
-    options = Options(lengths, visible, slopes, ctx.dropout, seed)
+    query, key, value, output, logsumexp, lengths, visible, slopes, seed, ids = ctx.saved_tensors
+    options = Options(lengths, visible, slopes, ctx.dropout, seed, ids)
     if torch.is_grad_enabled():
         return (*_differentiable(grad, query, key, value, *ctx.levels, *options), *nothing)
     saved = (query, key, value, output, logsumexp)
@@ -144,7 +151,7 @@ class _Call:
         )  # fmt: skip
         views = {"query": query, "key": key, "value": value, **tensors}
         self.problem = Problem.of(views, self.levels, sizes)
-        self.kernels = kernels(query.dtype, options.inside_tiles())
+        self.kernels = kernels(query.dtype, options.inside_tiles(), options.ids is not None)
         if options.used():
             self._add(options, query.dtype, key.shape[2])
 
@@ -155,7 +162,9 @@ class _Call:
         # Traced calls are not checked: a length that is too large must not lead out of the tensors.
         lengths = None if options.lengths is None else options.lengths.to(torch.int64).clamp(0, keys)
         slopes = None if options.slopes is None else options.slopes.to(dtype)
-        for name, tensor in (("lengths", lengths), ("visible", options.visible), ("slopes", slopes)):
+        starts, stops = (None, None) if options.ids is None else block_bounds(options.ids)
+        named = {"lengths": lengths, "visible": options.visible, "slopes": slopes, "starts": starts, "stops": stops}
+        for name, tensor in named.items():
             if tensor is not None:
                 self._kept.append(tensor.contiguous())
                 setattr(problem, name, self._kept[-1].data_ptr())

@@ -23,7 +23,10 @@ def shared_pairs(queries: int, keys: int, block: int) -> int:
 
 
 def score_macs(query: Shape, key: Shape, ranks: Sequence[int], block_sizes: Sequence[int]) -> int:
-    """Return the MACs of all scores: on each level its rank for every pair of tokens in one block, causal or not."""
+    """Return the MACs of all scores: on each level its rank for every pair of tokens in one block, causal or not.
+
+    Formulas see shapes only: calls with block ids come with sizes of the whole sequence, which is the most it can be.
+    """
     levels = zip(ranks, block_sizes, strict=True)
     return query[0] * query[1] * sum(rank * shared_pairs(query[2], key[2], block) for rank, block in levels)
 

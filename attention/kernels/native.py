@@ -45,6 +45,7 @@ class KernelContext:
         chunk_keys: keys of a chunk that a thread decodes.
         mantissa_bits, exp2_magic, exp2_lowest, exp2_coefficients: of the exponential.
         options: whether scores and weights may be changed in between; without, the source has nothing of that.
+        runs: whether blocks are runs of tokens that the caller lists, instead of having one size per level.
     """
 
     real: str
@@ -61,10 +62,11 @@ class KernelContext:
     exp2_lowest: str
     exp2_coefficients: tuple[str, ...]
     options: bool = False
+    runs: bool = False
 
 
-def kernel_context(dtype: torch.dtype, width: int, options: bool = False) -> KernelContext:
-    """Return the decisions for a dtype, a vector width in bytes, and kernels with or without options.
+def kernel_context(dtype: torch.dtype, width: int, options: bool = False, runs: bool = False) -> KernelContext:
+    """Return the decisions for a dtype, a vector width in bytes, and kernels with or without options and listed blocks.
 
     Sixteen registers hold 6 x 2 sums beside what they are made of, thirty-two (AVX-512) hold 6 x 4.
     """
@@ -85,12 +87,20 @@ def kernel_context(dtype: torch.dtype, width: int, options: bool = False) -> Ker
         exp2_lowest="-126" if single else "-1022",
         exp2_coefficients=tuple(f"{c!r}f" if single else repr(c) for c in (_EXP2_FLOAT if single else _EXP2_DOUBLE)),
         options=options,
+        runs=runs,
     )
 
 
-def generate_kernels(dtype: torch.dtype, width: int | None = None, *, options: bool = False) -> str:
-    """Return the C++ source of the kernels for float32 or float64, with key masks, bias and dropout or without."""
-    return render("attention_cpp.jinja", context=kernel_context(dtype, width or vector_bytes(), options))
+def generate_kernels(dtype: torch.dtype, width: int | None = None, *, options: bool = False, runs: bool = False) -> str:
+    """Return the C++ source of the kernels for float32 or float64.
+
+    Args:
+        dtype: that the kernels compute in.
+        width: of a vector register in bytes; None asks the machine.
+        options: whether they know key masks, bias and dropout.
+        runs: whether blocks are listed token by token, instead of having one size per level.
+    """
+    return render("attention_cpp.jinja", context=kernel_context(dtype, width or vector_bytes(), options, runs))
 
 
 def generate_decode(dtype: torch.dtype, width: int | None = None) -> str:
@@ -117,7 +127,7 @@ def describe_levels(
 
 
 VIEWS = ("query", "key", "value", "output", "grad_output", "grad_query", "grad_key", "grad_value")
-POINTERS = ("logsumexp", "scales", "ranks", "blocks", "lengths", "visible", "slopes")
+POINTERS = ("logsumexp", "scales", "ranks", "blocks", "lengths", "visible", "slopes", "starts", "stops")
 SIZES = ("levels", "batch", "heads", "key_heads", "queries", "keys", "features", "width", "causal", "threads")
 
 
@@ -141,19 +151,20 @@ class Problem(ctypes.Structure):
         for name in VIEWS:
             view = views.get(name)
             numbers.extend((0, 0, 0, 0) if view is None else (view.data_ptr(), *view.stride()[:3]))
-        numbers.extend((0, *map(ctypes.addressof, levels), 0, 0, 0, *sizes, 0, 0, 0))
+        numbers.extend((0, *map(ctypes.addressof, levels), 0, 0, 0, 0, 0, *sizes, 0, 0, 0))
         return cls.from_buffer(numbers)
 
 
 @cache
-def kernels(dtype: torch.dtype, options: bool = False) -> ctypes.CDLL:
-    """Return the library for a dtype, with key masks, bias and dropout or without, built at the first call.
+def kernels(dtype: torch.dtype, options: bool = False, runs: bool = False) -> ctypes.CDLL:
+    """Return the library for a dtype, built at the first call; `options` and `runs` as for `generate_kernels`.
 
     Raises:
         BackendError: there is no compiler.
     """
-    name = f"mlr_attention_{str(dtype).removeprefix('torch.')}{'_options' if options else ''}"
-    library = load_library(generate_kernels(dtype, options=options), name=name)
+    parts = ("mlr_attention", str(dtype).removeprefix("torch."), "options" if options else "", "runs" if runs else "")
+    name = "_".join(filter(None, parts))
+    library = load_library(generate_kernels(dtype, options=options, runs=runs), name=name)
     library.mlr_forward.argtypes = [ctypes.c_void_p]
     library.mlr_backward.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
     library.mlr_forward.restype = library.mlr_backward.restype = None
@@ -202,16 +213,17 @@ def decode_kernels(dtype: torch.dtype) -> ctypes.CDLL:
     return library
 
 
-def missing(dtype: torch.dtype, options: bool = False) -> str:
+def missing(dtype: torch.dtype, options: bool = False, runs: bool = False) -> str:
     """Return why the kernels cannot run for tensors of a dtype, or an empty string; builds them if they can.
 
     Args:
         dtype: of the tensors.
         options: whether they must know key masks, bias and dropout.
+        runs: whether they must know blocks that are listed token by token.
     """
     if dtype not in DTYPES:
         return f"there are no C++ kernels for {dtype}"
-    wanted = working_dtype(dtype), options
+    wanted = working_dtype(dtype), options, runs
     if wanted not in _built:
         if compiler() is None:
             return "there is no C++ compiler (set CXX or install g++)"
@@ -224,13 +236,13 @@ def missing(dtype: torch.dtype, options: bool = False) -> str:
 setattr(missing, "_dynamo_marked_constant", True)  # noqa: B010
 
 
-_built: dict[tuple[torch.dtype, bool], str] = {}
-"""What went wrong with the kernels of a dtype, without or with options; empty where they are ready."""
+_built: dict[tuple[torch.dtype, bool, bool], str] = {}
+"""What went wrong with the kernels of a dtype, with or without options and listed blocks; empty where all is ready."""
 
 
-def _failure(dtype: torch.dtype, options: bool) -> str:
+def _failure(dtype: torch.dtype, options: bool, runs: bool) -> str:
     try:
-        kernels(dtype, options)
+        kernels(dtype, options, runs)
     except (BackendError, CodegenError, OSError) as error:
         return f"the C++ kernels cannot be built: {error}"
     return ""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-NAMES = ("key_lengths", "key_mask", "alibi", "dropout")
+NAMES = ("key_lengths", "key_mask", "alibi", "dropout", "block_ids")
 
 
 class Options(NamedTuple):
@@ -19,6 +19,7 @@ class Options(NamedTuple):
         slopes: `(H,)`: a pair's score is lowered by the slope times its distance.
         dropout: the probability with which a weight is dropped.
         seed: `()` int64, of the hash that says which ones.
+        ids: `(B, L, Tk)` int64: on each level, tokens with the same number share a block. None: blocks have one size.
     """
 
     lengths: Tensor | None = None
@@ -26,18 +27,19 @@ class Options(NamedTuple):
     slopes: Tensor | None = None
     dropout: float = 0.0
     seed: Tensor | None = None
+    ids: Tensor | None = None
 
     def names(self) -> tuple[str, ...]:
         """Return the arguments of `mlr_attention` that are in use."""
-        used = (self.lengths is not None, self.visible is not None, self.slopes is not None, self.dropout > 0)
-        return tuple(name for name, use in zip(NAMES, used, strict=True) if use)
+        given = (self.lengths, self.visible, self.slopes, self.dropout or None, self.ids)
+        return tuple(name for name, option in zip(NAMES, given, strict=True) if option is not None)
 
     def used(self) -> bool:
         """Return whether any option is in use."""
-        return self.lengths is not None or self.inside_tiles()
+        return self.lengths is not None or self.ids is not None or self.inside_tiles()
 
     def inside_tiles(self) -> bool:
-        """Return whether scores or weights change; lengths only end the loops over tokens earlier."""
+        """Return whether scores or weights change; lengths and ids are about loops over tokens."""
         return self.visible is not None or self.slopes is not None or self.dropout > 0
 
     def visible_keys(self, keys: int) -> Tensor | None:

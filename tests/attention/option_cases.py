@@ -30,12 +30,13 @@ def draw_options(layout: Layout, kind: tuple[str, ...], seed: int = 0) -> Option
 
 
 def call(inputs: list[Tensor], layout: Layout, options: Options, seed: int = 0, **arguments: Any) -> Tensor:
-    """Call `mlr_attention` so that it draws the seed of `draw_options`."""
+    """Call `mlr_attention` so that it draws the seed of `draw_options`; `block_ids` take the place of the sizes."""
     torch.manual_seed(seed)
+    blocks = None if "block_ids" in arguments else layout.blocks
     return mlr_attention(
         *inputs,
         layout.ranks,
-        layout.blocks,
+        blocks,
         key_lengths=options.lengths,
         key_mask=None
         if options.mask is None
@@ -46,15 +47,22 @@ def call(inputs: list[Tensor], layout: Layout, options: Options, seed: int = 0, 
     )
 
 
-def dense(inputs: list[Tensor], layout: Layout, causal: bool, options: Options) -> Tensor:
-    """Return the output in float64 from T x T matrices, for long sequences; see `oracle` for short ones."""
+def dense(inputs: list[Tensor], layout: Layout, causal: bool, options: Options, ids: list[Any] | None = None) -> Tensor:
+    """Return the output in float64 from T x T matrices, for long sequences; see `oracle` for short ones.
+
+    With `ids`, a level holds a pair if both tokens have the same number there.
+    """
     groups = layout.heads // layout.key_heads
     query, key, value = inputs[0], *(x.repeat_interleave(groups, 1) for x in inputs[1:])
     keys = torch.arange(layout.tokens)
     rows = keys[layout.tokens - query.shape[2] :]
     scores, start = torch.zeros(*query.shape[:3], layout.tokens, dtype=torch.float64), 0
-    for rank, block in zip(layout.ranks, layout.blocks, strict=True):
-        together = rows[:, None] // (block or layout.tokens) == keys // (block or layout.tokens)
+    for rank, block in zip(layout.ranks, ids or layout.blocks, strict=True):
+        if isinstance(block, Tensor):
+            own = block.expand(layout.batch, -1)[:, None]
+            together = own[:, :, rows, None] == own[:, :, None, :]
+        else:
+            together = rows[:, None] // (block or layout.tokens) == keys // (block or layout.tokens)
         own = slice(start, start + rank)
         scores = scores + torch.where(together, torch.einsum("bhir,bhjr->bhij", query[..., own], key[..., own]), 0.0)
         start += rank

@@ -279,7 +279,7 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_build_that_fails_is_tried_once_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def fail(dtype: torch.dtype, options: bool) -> None:
+    def fail(dtype: torch.dtype, *_: bool) -> None:
         calls.append(dtype)
         raise CodegenError("the compiler is broken")
 
@@ -338,7 +338,7 @@ def test_vectors_of_other_widths(dtype: torch.dtype, width: int, monkeypatch: py
     # The compiler splits or fills vectors that the CPU does not have.
     monkeypatch.setattr(native, "vector_bytes", lambda: width)
     library = native.kernels.__wrapped__(dtype)
-    monkeypatch.setattr(cpp, "kernels", lambda dtype, options: library)
+    monkeypatch.setattr(cpp, "kernels", lambda dtype, *_: library)
     for layout in (LONG["fine-blocks-of-48"], LONG["coarse-below-sequence"], LAYOUTS["grouped-heads"]):
         for causal in (True, False):
             check(layout, layout.tokens, causal, dtype)

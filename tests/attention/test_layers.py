@@ -14,6 +14,7 @@ from torch import nn
 import mlbtc
 from mlbtc import AttentionSpec
 from mlbtc.attention import compile_attention, generate_attention
+from mlbtc.codegen.loading import load_class
 from mlbtc.errors import BackendError, CodegenError, SpecError
 from tests.attention.conformance import LayerConformance, batch_of, make
 
@@ -218,3 +219,38 @@ def test_other_specs_are_refused() -> None:
             mlbtc.compile(wrong)
         with pytest.raises(SpecError, match=type(wrong).__name__):
             mlbtc.generate(wrong)
+
+
+# Blocks that follow the input
+
+
+@pytest.mark.parametrize("name", ["mlr", "mlr-bidirectional"])
+def test_layers_take_block_ids(name: str) -> None:
+    layer = mlbtc.compile(SPECS[name], dtype=torch.float64)
+    alone = load_class(layer.source)(dtype=torch.float64)
+    alone.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 8, 12, dtype=torch.float64)
+    sizes = layer(x, block_ids=[None, torch.arange(8) // 4, torch.arange(8) // 2])
+    torch.testing.assert_close(sizes, layer(x), rtol=1e-12, atol=1e-12)
+    ids = [
+        None,
+        torch.tensor([0, 0, 0, 0, 0, 1, 1, 1]),
+        torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2], [3, 4, 4, 4, 4, 5, 6, 6]]),
+    ]
+    found = layer(x, block_ids=ids)
+    assert not torch.allclose(found, layer(x))
+    torch.testing.assert_close(found, alone(x, block_ids=ids), rtol=1e-12, atol=1e-12)
+
+
+def test_layers_refuse_block_ids_that_do_not_fit() -> None:
+    layer = mlbtc.compile(SPECS["mlr"])
+    alone = load_class(layer.source)()
+    ids, x = torch.arange(8), torch.zeros(1, 8, 12)
+    with pytest.raises(ValueError, match="pass cache or block_ids"):
+        layer(x, cache=layer.new_cache(1), block_ids=[None, ids, ids])
+    with pytest.raises(ValueError, match="level 2"):
+        layer(x, block_ids=[None, ids[:7], ids])
+    with pytest.raises(ValueError, match="level 2"):
+        alone(x, block_ids=[None, ids[:7], ids])
+    with pytest.raises(SpecError, match="3 and 1"):
+        layer(x, block_ids=[ids])

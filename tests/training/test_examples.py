@@ -17,11 +17,23 @@ ROOT = Path(__file__).resolve().parents[2]
     ],
 )
 def test_examples_run(tmp_path, name, says):
+    assert says in run(name, tmp_path, "--steps", "2", "--out", tmp_path)
+    assert (tmp_path / "standard" / "report.md").is_file()
+
+
+def test_blocks_that_are_squares_help_patches_of_an_image(tmp_path):
+    lines = [line.split() for line in run("image_blocks", tmp_path, "--steps", "100").splitlines()]
+    errors = {line[0]: float(line[2]) for line in lines}
+    assert list(errors) == ["standard", "rows", "squares"]
+    assert errors["squares"] < 0.5 * min(errors["standard"], errors["rows"])
+
+
+def run(name, folder, *arguments):
+    """Run an example and return what it prints."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLBTC_")}
-    command = [sys.executable, ROOT / "examples" / f"{name}.py", "--steps", "2", "--out", tmp_path]
+    command = [sys.executable, ROOT / "examples" / f"{name}.py", *arguments]
     done = subprocess.run(
-        command, env=environment | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True, check=False
+        command, env=environment | {"PYTHONPATH": str(ROOT)}, cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert says in done.stdout
-    assert (tmp_path / "standard" / "report.md").is_file()
+    return done.stdout
