@@ -7,7 +7,7 @@ import inspect
 import keyword
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -29,7 +29,9 @@ from mlbtc.codegen.program import (
     Slice,
     Sum,
     Take,
+    Times,
 )
+from mlbtc.codegen.runtime import times
 from mlbtc.errors import CodegenError
 from mlbtc.spec import permutation as runtime
 
@@ -105,7 +107,7 @@ def emit_matrix(
         in_features=program.shape[1],
         parameters=tuple(line for parameter in program.parameters for line in parameter_lines(parameter)),
         orders=tuple((order.name, order.size, order_expression(order)) for order in program.orders),
-        functions=(*order_constants(program.orders), *order_functions(program.orders)),
+        functions=needed_functions([program]),
         levels=levels,
         counts_tokens=any(TOKENS_USED.search(line) for _, lines in levels for line in lines),
         result=program.result,
@@ -226,6 +228,8 @@ def _expression(instruction: Instruction) -> str:
             return f"{source}.sum(dim={dims[0] if len(dims) == 1 else dims})"
         case Matmul(left=left, right=right, batched=batched):
             return f"torch.{'bmm' if batched else 'mm'}({left}, {right})"
+        case Times(left=left, right=right):
+            return f"times({left}, {right})"
         case Scale(source=source, factor=factor):
             return f"{factor!r} * {source}"
         case Add(left=left, right=right):
@@ -256,6 +260,15 @@ def _calls(instruction: Arrange) -> list[tuple[str, str]]:
     parts = (("reshape", instruction.split), ("permute", instruction.permutation), ("reshape", instruction.merge))
     calls = [f".{method}({shape_text(shape)})" for method, shape in parts if shape is not None]
     return list(zip([instruction.source, *[instruction.result.name] * (len(calls) - 1)], calls, strict=True))
+
+
+def needed_functions(programs: Sequence[Program]) -> tuple[str, ...]:
+    """Return the source of the constants and functions that programs use."""
+    orders = tuple(order for program in programs for order in program.orders)
+    instructions = (i for program in programs for level in program.levels for i in level)
+    elementwise = any(isinstance(i, Times) for i in instructions)
+    products = [inspect.getsource(times).rstrip()] if elementwise else []
+    return (*order_constants(orders), *order_functions(orders), *products)
 
 
 def order_functions(orders: tuple[Order, ...]) -> list[str]:

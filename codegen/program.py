@@ -92,6 +92,15 @@ class Matmul:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """`left * right`, elementwise; `right` expands to the shape of `left`, which is that of the result."""
+
+    result: Value
+    left: str
+    right: str
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """`factor * source`."""
 
@@ -109,7 +118,7 @@ class Add:
     right: str
 
 
-Instruction = Take | Slice | Join | Arrange | Sum | Matmul | Scale | Add
+Instruction = Take | Slice | Join | Arrange | Sum | Matmul | Times | Scale | Add
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import mlbtc
 from mlbtc import MLBTC, Level, families
 from mlbtc.codegen import Program, lower
-from mlbtc.codegen.program import Add, Arrange, Instruction, Join, Matmul, Scale, Slice, Sum, Take
+from mlbtc.codegen.program import Add, Arrange, Instruction, Join, Matmul, Scale, Slice, Sum, Take, Times
 from mlbtc.errors import PlanError
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
@@ -84,6 +84,10 @@ class Machine:
                 found = values[left] @ values[right]
                 self.macs += found.size * values[left].shape[-1]
                 return found
+            case Times(left=left, right=right):
+                assert np.broadcast_shapes(values[left].shape, values[right].shape) == values[left].shape
+                self.macs += values[left].size
+                return values[left] * values[right]
             case Scale(source=source, factor=factor):
                 return factor * values[source]
             case Add(left=left, right=right):
