@@ -19,6 +19,7 @@ from mlbtc.codegen.program import (
     TOKENS_DIM,
     Add,
     Arrange,
+    Expand,
     Instruction,
     Join,
     Matmul,
@@ -207,7 +208,7 @@ def code_lines(level: tuple[Instruction, ...]) -> tuple[str, ...]:
         if isinstance(instruction, Arrange) and len(parts[0]) > LINE - 8:
             parts = [f"{name} = {source}{call}" for source, call in _calls(instruction)]
         if isinstance(instruction, Join) and len(parts[0]) > LINE - 8:
-            parts = [f"{name} = torch.cat(", *_joined_lines(instruction.sources), ")"]
+            parts = [f"{name} = torch.cat(", *_joined_lines(instruction), ")"]
         # Behind the code where both fit into a line, else above it.
         fits = len(parts[-1]) + len(comment) + 10 <= LINE
         lines += [*parts[:-1], f"{parts[-1]}  {comment}"] if fits else [*comment_lines(comment[2:]), *parts]
@@ -220,8 +221,10 @@ def _expression(instruction: Instruction) -> str:
             return f"{source}.index_select(1, {order})"
         case Slice(source=source, start=start, stop=stop):
             return f"{source}[:, {start}:{stop}]"
-        case Join(sources=sources):
-            return f"torch.cat(({', '.join(_joined(sources))}), 1)"
+        case Join(sources=sources, dim=dim):
+            return f"torch.cat(({', '.join(_joined(sources))}), {dim})"
+        case Expand(source=source, shape=shape):
+            return f"{source}.expand({shape_text(shape)})"
         case Arrange():
             return _arrange(instruction)
         case Sum(source=source, dims=dims):
@@ -242,13 +245,16 @@ def _joined(sources: tuple[str | int, ...]) -> list[str]:
     return [s if isinstance(s, str) else f"{like}.new_zeros({TOKENS_DIM}, {s})" for s in sources]
 
 
-def _joined_lines(sources: tuple[str | int, ...]) -> list[str]:
+def _joined_lines(instruction: Join) -> list[str]:
     """Return the arguments of a long torch.cat, broken as a formatter would."""
-    values = _joined(sources)
+    values, dim = _joined(instruction.sources), instruction.dim
     whole = f"    ({', '.join(values)}),"
     if len(whole) + 2 <= LINE - 8:
-        return [f"{whole} 1"]
-    return [*([whole] if len(whole) <= LINE - 8 else ["    (", *(f"        {v}," for v in values), "    ),"]), "    1,"]
+        return [f"{whole} {dim}"]
+    return [
+        *([whole] if len(whole) <= LINE - 8 else ["    (", *(f"        {v}," for v in values), "    ),"]),
+        f"    {dim},",
+    ]
 
 
 def _arrange(instruction: Arrange) -> str:

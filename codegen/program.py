@@ -55,10 +55,20 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Columns side by side: a name stands for the columns of that value, a number for as many columns of zeros."""
+    """Values side by side along a dimension; among (tokens, columns) a number stands for as many columns of zeros."""
 
     result: Value
     sources: tuple[str | int, ...]
+    dim: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Expand:
+    """`source`, repeated along dimensions of size 1."""
+
+    result: Value
+    source: str
+    shape: Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +128,7 @@ class Add:
     right: str
 
 
-Instruction = Take | Slice | Join | Arrange | Sum | Matmul | Times | Scale | Add
+Instruction = Take | Slice | Join | Expand | Arrange | Sum | Matmul | Times | Scale | Add
 
 
 @dataclass(frozen=True, slots=True)
