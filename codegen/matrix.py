@@ -33,7 +33,7 @@ def generate_matrix(
     target: str = "auto",
     tokens: int | None = None,
     init: str = "dense",
-    layout: Layout | None = None,
+    layout: Layout = "levels",
 ) -> str:
     """Return the source of a matrix spec: a torch module that imports torch only, or a C++ kernel.
 
@@ -45,7 +45,7 @@ def generate_matrix(
             with each other first; None for an order whose cost is that of one token, times T.
         init: the rule for initial values, one of `mlbtc.codegen.initial.INITS`; it draws the same for any tokens.
         layout: of the torch program, "levels" for one level after the other, "nested" for the factors of nested low
-            rank side by side; None for nested where that is possible and the plan multiplies no factors first.
+            rank side by side.
 
     Raises:
         CodegenError: there is no such rule, the class name is no identifier, or the layout is not one of the spec.
@@ -82,16 +82,17 @@ def generate_matrix(
     )
 
 
-def _takes_nested(spec: MLBTC, layout: Layout | None, one_by_one: bool) -> bool:
+def _takes_nested(spec: MLBTC, layout: Layout, one_by_one: bool) -> bool:
     """Return whether the program is the nested one; `one_by_one`: the plan multiplies no factors first."""
-    possible = one_by_one and is_nested(spec)
-    if layout == "nested" and not possible:
+    if layout == "levels":
+        return False
+    if not (one_by_one and is_nested(spec)):
         raise CodegenError(
             "the layout 'nested' takes two or more low-rank levels, unpermuted and unplaced, whose counts of blocks "
             "divide the largest one and whose features are no more than the rows, with no factors multiplied first; "
             f"{spec.name!r} is none: take 'levels'"
         )
-    return possible and layout != "levels"
+    return True
 
 
 def _check_factor_names(spec: MLBTC) -> None:

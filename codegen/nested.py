@@ -26,7 +26,8 @@ from mlbtc.codegen.program import (
     Value,
 )
 from mlbtc.plan.step import TOKENS
-from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.level import Level
 
 COMMENT = "all levels: factors side by side; per level sums over the finest blocks of a block, which then share them"
 """What stands above the code."""

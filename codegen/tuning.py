@@ -43,15 +43,15 @@ class Candidate:
     tokens: int | None = None
     dense: bool = False
     groups: int | None = None
-    layout: Layout | None = None
+    layout: Layout = "levels"
 
     def __str__(self) -> str:
         if self.target == "cpp":
             return "cpp" if self.groups is None else f"cpp, {self.groups} group(s) of tokens in a chunk"
         if self.dense:
             return "torch, multiplied out to a dense matrix in every call"
-        if self.layout is not None:
-            return "torch, level by level" if self.layout == "levels" else "torch, nested levels side by side"
+        if self.layout == "nested":
+            return "torch, nested levels side by side"
         return "torch" if self.tokens is None else f"torch, planned for {self.tokens} tokens"
 
 
