@@ -10,9 +10,8 @@ from mlbtc.codegen.emit_torch import (
     TOKENS_USED,
     code_lines,
     comment_lines,
-    order_constants,
+    needed_functions,
     order_expression,
-    order_functions,
     parameter_lines,
 )
 from mlbtc.codegen.initial import std_text
@@ -56,7 +55,7 @@ class ScoreContext:
         parameters: lines of code that make the factors.
         stds: for each factor its name and the standard deviation of its initial values.
         orders: pairs of a buffer name and the expression that makes it.
-        functions: source of the constants and functions that orders need.
+        functions: source of the constants and functions that the methods need.
     """
 
     features: int
@@ -87,7 +86,7 @@ def score_context(spec: AttentionSpec) -> ScoreContext:
         parameters=tuple(line for parameter in named for line in parameter_lines(parameter)),
         stds=tuple((parameter.name, std_text(parameter)) for parameter in named),
         orders=tuple((order.name, order_expression(order)) for order in orders),
-        functions=(*order_constants(orders), *order_functions(orders)),
+        functions=needed_functions(programs),
     )
 
 

@@ -7,7 +7,7 @@ import inspect
 import keyword
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,6 +19,7 @@ from mlbtc.codegen.program import (
     TOKENS_DIM,
     Add,
     Arrange,
+    Expand,
     Instruction,
     Join,
     Matmul,
@@ -29,7 +30,9 @@ from mlbtc.codegen.program import (
     Slice,
     Sum,
     Take,
+    Times,
 )
+from mlbtc.codegen.runtime import times
 from mlbtc.errors import CodegenError
 from mlbtc.spec import permutation as runtime
 
@@ -105,7 +108,7 @@ def emit_matrix(
         in_features=program.shape[1],
         parameters=tuple(line for parameter in program.parameters for line in parameter_lines(parameter)),
         orders=tuple((order.name, order.size, order_expression(order)) for order in program.orders),
-        functions=(*order_constants(program.orders), *order_functions(program.orders)),
+        functions=needed_functions([program]),
         levels=levels,
         counts_tokens=any(TOKENS_USED.search(line) for _, lines in levels for line in lines),
         result=program.result,
@@ -205,7 +208,7 @@ def code_lines(level: tuple[Instruction, ...]) -> tuple[str, ...]:
         if isinstance(instruction, Arrange) and len(parts[0]) > LINE - 8:
             parts = [f"{name} = {source}{call}" for source, call in _calls(instruction)]
         if isinstance(instruction, Join) and len(parts[0]) > LINE - 8:
-            parts = [f"{name} = torch.cat(", *_joined_lines(instruction.sources), ")"]
+            parts = [f"{name} = torch.cat(", *_joined_lines(instruction), ")"]
         # Behind the code where both fit into a line, else above it.
         fits = len(parts[-1]) + len(comment) + 10 <= LINE
         lines += [*parts[:-1], f"{parts[-1]}  {comment}"] if fits else [*comment_lines(comment[2:]), *parts]
@@ -218,14 +221,18 @@ def _expression(instruction: Instruction) -> str:
             return f"{source}.index_select(1, {order})"
         case Slice(source=source, start=start, stop=stop):
             return f"{source}[:, {start}:{stop}]"
-        case Join(sources=sources):
-            return f"torch.cat(({', '.join(_joined(sources))}), 1)"
+        case Join(sources=sources, dim=dim):
+            return f"torch.cat(({', '.join(_joined(sources))}), {dim})"
+        case Expand(source=source, shape=shape):
+            return f"{source}.expand({shape_text(shape)})"
         case Arrange():
             return _arrange(instruction)
         case Sum(source=source, dims=dims):
             return f"{source}.sum(dim={dims[0] if len(dims) == 1 else dims})"
         case Matmul(left=left, right=right, batched=batched):
             return f"torch.{'bmm' if batched else 'mm'}({left}, {right})"
+        case Times(left=left, right=right):
+            return f"times({left}, {right})"
         case Scale(source=source, factor=factor):
             return f"{factor!r} * {source}"
         case Add(left=left, right=right):
@@ -238,13 +245,16 @@ def _joined(sources: tuple[str | int, ...]) -> list[str]:
     return [s if isinstance(s, str) else f"{like}.new_zeros({TOKENS_DIM}, {s})" for s in sources]
 
 
-def _joined_lines(sources: tuple[str | int, ...]) -> list[str]:
+def _joined_lines(instruction: Join) -> list[str]:
     """Return the arguments of a long torch.cat, broken as a formatter would."""
-    values = _joined(sources)
+    values, dim = _joined(instruction.sources), instruction.dim
     whole = f"    ({', '.join(values)}),"
     if len(whole) + 2 <= LINE - 8:
-        return [f"{whole} 1"]
-    return [*([whole] if len(whole) <= LINE - 8 else ["    (", *(f"        {v}," for v in values), "    ),"]), "    1,"]
+        return [f"{whole} {dim}"]
+    return [
+        *([whole] if len(whole) <= LINE - 8 else ["    (", *(f"        {v}," for v in values), "    ),"]),
+        f"    {dim},",
+    ]
 
 
 def _arrange(instruction: Arrange) -> str:
@@ -256,6 +266,15 @@ def _calls(instruction: Arrange) -> list[tuple[str, str]]:
     parts = (("reshape", instruction.split), ("permute", instruction.permutation), ("reshape", instruction.merge))
     calls = [f".{method}({shape_text(shape)})" for method, shape in parts if shape is not None]
     return list(zip([instruction.source, *[instruction.result.name] * (len(calls) - 1)], calls, strict=True))
+
+
+def needed_functions(programs: Sequence[Program]) -> tuple[str, ...]:
+    """Return the source of the constants and functions that programs use."""
+    orders = tuple(order for program in programs for order in program.orders)
+    instructions = (i for program in programs for level in program.levels for i in level)
+    elementwise = any(isinstance(i, Times) for i in instructions)
+    products = [inspect.getsource(times).rstrip()] if elementwise else []
+    return (*order_constants(orders), *order_functions(orders), *products)
 
 
 def order_functions(orders: tuple[Order, ...]) -> list[str]:

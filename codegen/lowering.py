@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from mlbtc.codegen.program import (
     TOKENS_DIM,
@@ -27,6 +28,7 @@ from mlbtc.codegen.program import (
     Slice,
     Sum,
     Take,
+    Times,
     Value,
 )
 from mlbtc.errors import PlanError
@@ -277,8 +279,20 @@ class _Builder:
         summed = tuple(i for i in x_names if i in w_names and i not in kept)
         m = tuple(i for i in w_names if i not in x_names)
         n = tuple(i for i in x_names if i not in w_names and i != TOKENS) + ((TOKENS,) if TOKENS in x_names else ())
-        # A product without a sum is one over a single term, so that a counter of matrix products sees every MAC.
+        if not summed and not (m and n):
+            return self.times(x, w) if not m else self.times(w, x)
+        # An outer product is a product of matrices over a single term, so that a counter of these sees every MAC.
         return self.matmul(x, w, batch, summed, m, n, last)
+
+    def times(self, x: Value, w: Value) -> Value:
+        """Multiply by what has no index that `x` lacks: `x` stays as it is in memory, `w` is brought into its order."""
+        groups = _shared_runs(x, w, self.solid(x.indices))
+        expanded: Groups = tuple(group if set(group) <= set(w.indices) else () for group in groups)
+        first = next((place for place, group in enumerate(expanded) if group), len(expanded) - 1)
+        left, right = self.arrange(x, groups), self.arrange(w, expanded[first:])
+        result = self.value(groups)
+        self.current.append(Times(result, left.name, right.name))
+        return result
 
     def matmul(
         self, x: Value, w: Value, batch: tuple[str, ...], summed: tuple[str, ...], m: tuple[str, ...],
@@ -345,6 +359,15 @@ def _runs(have: list[str], order: list[str], groups: Groups) -> list[tuple[str, 
         else:
             runs.append([name])
     return [tuple(run) for run in runs]
+
+
+def _shared_runs(x: Value, w: Value, solid: tuple[str, ...]) -> Groups:
+    """Cut the dimensions of `x` into the fewest runs that `w` has all or none of; at least one, be it empty."""
+    runs: list[tuple[str, ...]] = []
+    for group in x.groups:
+        kept = [index for index in group if index in solid]
+        runs += [tuple(run) for _, run in groupby(kept, lambda index: index in w.indices)]
+    return tuple(runs) or ((),)
 
 
 def _fan_in(plan: LevelPlan, sizes: dict[str, int]) -> tuple[dict[str, int], str]:

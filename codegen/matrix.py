@@ -11,9 +11,12 @@ from mlbtc.codegen.emit_torch import LINE, emit_matrix, with_free_name
 from mlbtc.codegen.initial import check_init
 from mlbtc.codegen.kernel import Kernel
 from mlbtc.codegen.lowering import lower, require_numbers
+from mlbtc.codegen.nested import COMMENT as NESTED_COMMENT
+from mlbtc.codegen.nested import is_nested, lower_nested
 from mlbtc.codegen.reference import reference
 from mlbtc.codegen.structured import NativeMatrix
 from mlbtc.codegen.targets import TARGETS, check_target
+from mlbtc.codegen.tuning import Layout
 from mlbtc.errors import CodegenError, PlanError
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
@@ -30,6 +33,7 @@ def generate_matrix(
     target: str = "auto",
     tokens: int | None = None,
     init: str = "dense",
+    layout: Layout = "levels",
 ) -> str:
     """Return the source of a matrix spec: a torch module that imports torch only, or a C++ kernel.
 
@@ -40,9 +44,11 @@ def generate_matrix(
         tokens: the number of tokens per call for which the order of contractions is best, which may multiply factors
             with each other first; None for an order whose cost is that of one token, times T.
         init: the rule for initial values, one of `mlbtc.codegen.initial.INITS`; it draws the same for any tokens.
+        layout: of the torch program, "levels" for one level after the other, "nested" for the factors of nested low
+            rank side by side.
 
     Raises:
-        CodegenError: there is no such rule, or the class name is no identifier.
+        CodegenError: there is no such rule, the class name is no identifier, or the layout is not one of the spec.
         PlanError: a symbol has no value.
         GraphError: the spec is not a matrix.
         BackendError: the target is not available.
@@ -63,6 +69,8 @@ def generate_matrix(
     report = analyze(bound)
     assert isinstance(report, Report)
     comments = tuple(str(level) for level in bound.levels)
+    if _takes_nested(bound, layout, program == drawn):
+        program, comments = lower_nested(bound, program), (NESTED_COMMENT,)
     summary = (
         f"{bound.name}: a {bound.shape[0]} x {bound.shape[1]} structured matrix, emitted by mlbtc. Needs torch only."
     )
@@ -72,6 +80,19 @@ def generate_matrix(
         class_name_of(bound.name),
         lambda name: emit_matrix(program, summary, header, comments, name, init, drawn),
     )
+
+
+def _takes_nested(spec: MLBTC, layout: Layout, one_by_one: bool) -> bool:
+    """Return whether the program is the nested one; `one_by_one`: the plan multiplies no factors first."""
+    if layout == "levels":
+        return False
+    if not (one_by_one and is_nested(spec)):
+        raise CodegenError(
+            "the layout 'nested' takes two or more low-rank levels, unpermuted and unplaced, whose counts of blocks "
+            "divide the largest one and whose features are no more than the rows, with no factors multiplied first; "
+            f"{spec.name!r} is none: take 'levels'"
+        )
+    return True
 
 
 def _check_factor_names(spec: MLBTC) -> None:

@@ -123,7 +123,9 @@ def module_class(spec: MLBTC, candidate: Candidate, optional: bool, init: str = 
 def recipe_class(recipe: Recipe) -> type[Any]:
     """Return the class of compiled modules for a recipe, the same one each time."""
     candidate = recipe.candidate
-    source = generate_matrix(recipe.spec, target="torch", tokens=candidate.tokens, init=recipe.init)
+    source = generate_matrix(
+        recipe.spec, target="torch", tokens=candidate.tokens, init=recipe.init, layout=candidate.layout
+    )
     key = (source, candidate, recipe.optional)
     if key not in _CLASSES:
         attributes: dict[str, Any] = {"recipe": recipe, "source": source}

@@ -55,10 +55,20 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Columns side by side: a name stands for the columns of that value, a number for as many columns of zeros."""
+    """Values side by side along a dimension; among (tokens, columns) a number stands for as many columns of zeros."""
 
     result: Value
     sources: tuple[str | int, ...]
+    dim: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Expand:
+    """`source`, repeated along dimensions of size 1."""
+
+    result: Value
+    source: str
+    shape: Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,15 @@ class Matmul:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """`left * right`, elementwise; `right` expands to the shape of `left`, which is that of the result."""
+
+    result: Value
+    left: str
+    right: str
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """`factor * source`."""
 
@@ -109,7 +128,7 @@ class Add:
     right: str
 
 
-Instruction = Take | Slice | Join | Arrange | Sum | Matmul | Scale | Add
+Instruction = Take | Slice | Join | Expand | Arrange | Sum | Matmul | Times | Scale | Add
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -16,7 +17,10 @@ from mlbtc.codegen.loading import cache_directory, write_atomically
 from mlbtc.errors import CodegenError
 from mlbtc.spec.language import MLBTC
 
-_FORMAT = 1
+Layout = Literal["levels", "nested"]
+"""How the torch program of nested low rank runs: level by level, or the factors of all levels side by side."""
+
+_FORMAT = 2
 """Part of what a record is found by: records of an older meaning are not found."""
 
 _FAR = 4
@@ -32,18 +36,22 @@ class Candidate:
         tokens: the number of tokens for which the torch program is planned; None for an order that is best for one.
         dense: whether the torch program multiplies all factors first and then by one dense matrix.
         groups: groups of tokens in a chunk of the C++ kernel, at most; None for what the emitter takes.
+        layout: of the torch program, as for `generate_matrix`.
     """
 
     target: str
     tokens: int | None = None
     dense: bool = False
     groups: int | None = None
+    layout: Layout = "levels"
 
     def __str__(self) -> str:
         if self.target == "cpp":
             return "cpp" if self.groups is None else f"cpp, {self.groups} group(s) of tokens in a chunk"
         if self.dense:
             return "torch, multiplied out to a dense matrix in every call"
+        if self.layout == "nested":
+            return "torch, nested levels side by side"
         return "torch" if self.tokens is None else f"torch, planned for {self.tokens} tokens"
 
 

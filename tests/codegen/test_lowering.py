@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import mlbtc
 from mlbtc import MLBTC, Level, families
 from mlbtc.codegen import Program, lower
-from mlbtc.codegen.program import Add, Arrange, Instruction, Join, Matmul, Scale, Slice, Sum, Take
+from mlbtc.codegen.program import Add, Arrange, Expand, Instruction, Join, Matmul, Scale, Slice, Sum, Take, Times
 from mlbtc.errors import PlanError
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
@@ -70,9 +70,11 @@ class Machine:
                 return values[source][:, self.orders[order]]
             case Slice(source=source, start=start, stop=stop):
                 return values[source][:, start:stop]
-            case Join(sources=sources):
+            case Expand(source=source, shape=shape):
+                return np.broadcast_to(values[source], self.shape(shape))
+            case Join(sources=sources, dim=dim):
                 zeros = [s if isinstance(s, str) else np.zeros((self.tokens, s)) for s in sources]
-                return np.concatenate([values[s] if isinstance(s, str) else s for s in zeros], axis=1)
+                return np.concatenate([values[s] if isinstance(s, str) else s for s in zeros], axis=dim)
             case Arrange(source=source, split=split, permutation=permutation, merge=merge):
                 found = values[source] if split is None else values[source].reshape(self.shape(split))
                 found = found if permutation is None else found.transpose(permutation)
@@ -84,6 +86,10 @@ class Machine:
                 found = values[left] @ values[right]
                 self.macs += found.size * values[left].shape[-1]
                 return found
+            case Times(left=left, right=right):
+                assert np.broadcast_shapes(values[left].shape, values[right].shape) == values[left].shape
+                self.macs += values[left].size
+                return values[left] * values[right]
             case Scale(source=source, factor=factor):
                 return factor * values[source]
             case Add(left=left, right=right):
