@@ -114,7 +114,8 @@ class SequenceCache(ABC):
         tokens, most = query.shape[2], max(counts, default=0)
         if most < tokens:
             # What is behind every sequence takes no part.
-            first = self.attend(*(x[:, :, :most] for x in (query, key, value)), lengths=counts, scale=scale)
+            query, key, value = (x[:, :, :most] for x in (query, key, value))
+            first = self.attend(query, key, value, counts, scale)
             return torch.nn.functional.pad(first, (0, 0, 0, tokens - most))
         if most == 0:
             return query.new_zeros(*query.shape[:3], self.width)
