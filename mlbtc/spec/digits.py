@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mlbtc.spec.expression import MAX_FACTOR_INDICES
 from mlbtc.spec.indices import refine
-from mlbtc.spec.language import Level
+from mlbtc.spec.level import Level
 from mlbtc.spec.permutation import Permutation, positions, stride_of
 from mlbtc.spec.rebuild import rebuild
 from mlbtc.spec.sizes import Size, divide, product
