@@ -121,6 +121,8 @@ def _slopes(slopes: Tensor, device: torch.device, heads: int) -> Tensor:
         raise SpecError(f"alibi must be {heads} floating-point slopes, one per query head, found {found}")
     if slopes.requires_grad and torch.is_grad_enabled():
         raise SpecError("alibi has no gradient in this version: pass slopes.detach()")
+    if not torch.compiler.is_compiling() and not slopes.is_meta and not bool(slopes.isfinite().all()):
+        raise SpecError(f"alibi has slopes that are not finite: {slopes.tolist()}")
     return slopes.to(device)
 
 

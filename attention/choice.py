@@ -10,6 +10,7 @@ import torch
 from mlbtc.attention.kernels import choose_torch_backend
 from mlbtc.attention.kernels.native import missing
 from mlbtc.attention.kernels.options import NAMES
+from mlbtc.codegen.transforms import active_transform
 from mlbtc.errors import SpecError
 
 
@@ -56,6 +57,9 @@ def choose_backend(
     unknown = [name for name in options if name not in NAMES]
     if unknown:
         raise SpecError(f"unknown option {unknown[0]!r} of mlr_attention; there are {', '.join(NAMES)}")
+    transform = active_transform()
+    if transform:
+        return Choice("reference", f"the definition, which every transform can take apart: {transform}")
     kind = torch.device(device).type
     variant, ids = any(name not in ("key_lengths", "block_ids") for name in options), "block_ids" in options
     if scattered:

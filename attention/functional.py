@@ -26,6 +26,7 @@ from mlbtc.attention.kernels import (
     strip_attention,
 )
 from mlbtc.attention.kernels.native import missing
+from mlbtc.codegen.transforms import active_transform
 from mlbtc.errors import BackendError
 
 Backend = Literal["auto", "cpp", "strips", "expanded", "reference"]
@@ -79,7 +80,9 @@ def mlr_attention(
             `torch.manual_seed` every backend drops the same. Pass 0 when you evaluate.
         backend: "cpp" (fused C++, CPUs with a compiler, memory linear in T), "strips" (row strips in PyTorch, memory
             linear in T), "expanded" (one scaled_dot_product_attention over r_l features per block, for short
-            sequences), "reference" (dense), or "auto": what `mlbtc.attention.choose_backend` names.
+            sequences), "reference" (dense), or "auto": what `mlbtc.attention.choose_backend` names. Under transforms
+            of torch.func and forward-mode differentiation that is "reference". All but "expanded" without options,
+            whose scaled_dot_product_attention has none on a CPU, have second derivatives.
 
     Returns:
         `(B, H, Tq, Dv)` in the dtype of `value`; half precision is accumulated in float32 by cpp and strips.
@@ -133,6 +136,9 @@ def _choose(
         )
     if backend == "expanded" and options.dropout:
         raise BackendError("backend 'expanded' cannot drop weights by a hash; use 'cpp', 'strips' or 'reference'")
+    transform = active_transform() if backend in ("cpp", "strips") else ""
+    if transform:
+        raise BackendError(f"backend {backend!r} cannot run: {transform}; use 'reference'")
     if backend == "cpp":
         _check_cpp(query, options, obstacle)
     if backend != "auto":

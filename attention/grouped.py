@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from mlbtc.attention.sequences import SequenceCache
@@ -52,3 +53,15 @@ class GroupedCache:
             group.check_crop(tokens)
         for group in self.groups:
             group.crop(tokens)
+
+    def clone(self) -> GroupedCache:
+        """Return a copy that shares no memory with the cache."""
+        return GroupedCache([group.clone() for group in self.groups])
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> GroupedCache:
+        """Return a copy on another device or in another dtype.
+
+        Raises:
+            SpecError: no floating-point dtype.
+        """
+        return GroupedCache([group.to(device, dtype) for group in self.groups])

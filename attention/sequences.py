@@ -111,10 +111,18 @@ class SequenceCache(ABC):
             SpecError: shapes, dtypes, devices or lengths do not fit the cache, or gradients are asked for.
         """
         counts = self._check(query, key, value, lengths)
+        tokens, most = query.shape[2], max(counts, default=0)
+        if most < tokens:
+            # What is behind every sequence takes no part.
+            query, key, value = (x[:, :, :most] for x in (query, key, value))
+            first = self.attend(query, key, value, counts, scale)
+            return torch.nn.functional.pad(first, (0, 0, 0, tokens - most))
+        if most == 0:
+            return query.new_zeros(*query.shape[:3], self.width)
         kind, query = query.dtype, query.to(working_dtype(self.dtype))
         key, value = key.to(self.dtype), value.to(self.dtype)
-        self._reserve(max((old + new for old, new in zip(self.lengths, counts, strict=True)), default=0))
-        if query.shape[2] == 1 and counts and all(counts):
+        self._reserve(max(old + new for old, new in zip(self.lengths, counts, strict=True)))
+        if most == 1 and all(counts):
             output = self._append(query, key, value, scale)
         elif len(set(counts)) == len(set(self.lengths)) == 1:
             output = self._extend(slice(None), query, key, value, scale)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mlbtc.codegen.kernel import REAL, Kernel
 from mlbtc.codegen.operator import structured_linear
+from mlbtc.codegen.transforms import active_transform
 from mlbtc.codegen.tuning import Candidate
 from mlbtc.errors import MlbtcError
 from mlbtc.spec.language import MLBTC
@@ -144,9 +145,9 @@ def _not_plain(x: Tensor, weight: Tensor) -> str | None:
     """Return why tensors have no memory that a kernel could read: wrappers of transforms, subclasses, modes."""
     if type(x) not in _PLAIN or type(weight) not in _PLAIN:
         return f"the tensors are of the classes {type(x).__name__} and {type(weight).__name__}"
-    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None:
-        return "a transform of torch.func or a dispatch mode is active"
-    return None
+    if torch._C._len_torch_dispatch_stack():
+        return "a dispatch mode is active"
+    return active_transform() or None
 
 
 _PLAIN = (Tensor, nn.Parameter)

@@ -54,7 +54,7 @@ def in_chunks(layer: nn.Module, x: Tensor, chunks: Sequence[int], cache: Attenti
 
 
 @SPEC
-@pytest.mark.parametrize("chunks", [[1] * 40, [40], [7, 1, 1, 13, 1, 2, 15], [0, 16, 0, 1, 23]], ids=str)
+@pytest.mark.parametrize("chunks", [[1] * 40, [40], [7, 1, 1, 13, 1, 2, 15], [0, 16, 0, 1, 23], [0, 0, 40]], ids=str)
 @pytest.mark.usefixtures("kernels")
 def test_chunks_of_any_length_equal_the_full_pass(spec: AttentionSpec, chunks: list[int]) -> None:
     layer, x = make(spec), draw(spec, 40)
@@ -86,8 +86,8 @@ def test_long_sequences_cross_chunks_and_panels() -> None:
 
 
 @st.composite
-def calls(draw_: st.DrawFn) -> tuple[list[int], list[int | None], list[list[int]], int, int]:
-    """Draw ranks, blocks, the new tokens of every sequence at each step, key heads and groups."""
+def calls(draw_: st.DrawFn) -> tuple[list[int], list[int | None], list[list[int]], int, int, int]:
+    """Draw ranks, blocks, the new tokens of every sequence at each step, padding, key heads and groups."""
     blocks: list[int | None] = [draw_(st.integers(1, 5))]
     for factor in draw_(st.lists(st.integers(1, 4), max_size=3)):
         blocks.insert(0, int(blocks[0] or 1) * factor)
@@ -95,24 +95,26 @@ def calls(draw_: st.DrawFn) -> tuple[list[int], list[int | None], list[list[int]
         blocks[0] = None
     steps = draw_(st.lists(st.lists(st.integers(0, 5), min_size=2, max_size=2), min_size=1, max_size=6))
     ranks = [draw_(st.integers(1, 3)) for _ in blocks]
-    return ranks, blocks, steps, draw_(st.integers(1, 2)), draw_(st.integers(1, 2))
+    return ranks, blocks, steps, draw_(st.integers(0, 2)), draw_(st.integers(1, 2)), draw_(st.integers(1, 2))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(call=calls())
 def test_any_ragged_batch_equals_the_definition(
-    call: tuple[list[int], list[int | None], list[list[int]], int, int],
+    call: tuple[list[int], list[int | None], list[list[int]], int, int, int],
 ) -> None:
-    ranks, blocks, steps, key_heads, groups = call
+    ranks, blocks, steps, padding, key_heads, groups = call
     generator = torch.Generator().manual_seed(0)
     cache = AttentionCache(2, key_heads, ranks, blocks, 3, dtype=torch.float64)
     shapes = ((key_heads * groups, sum(ranks)), (key_heads, sum(ranks)), (key_heads, 3))
     past = [[torch.zeros(1, heads, 0, width, dtype=torch.float64) for heads, width in shapes] for _ in range(2)]
     for counts in steps:
         new = [
-            torch.randn(2, heads, max(counts), width, dtype=torch.float64, generator=generator)
+            torch.randn(2, heads, max(counts) + padding, width, dtype=torch.float64, generator=generator)
             for heads, width in shapes
         ]
+        for tensor in new:
+            tensor[:, :, max(counts) :] = torch.nan
         found = cache.attend(*new, lengths=counts)
         for row, count in enumerate(counts):
             past[row] = [torch.cat([x, y[row : row + 1, :, :count]], 2) for x, y in zip(past[row], new, strict=True)]
@@ -133,6 +135,21 @@ def test_ragged_prompts_then_tokens(spec: AttentionSpec) -> None:
         found = torch.cat([layer(tokens[:, i : i + 1], cache=cache) for i in range(16)], 1)
     full = layer(x).detach()
     torch.testing.assert_close(found, torch.stack([full[0, 14:], full[1, 5:21]]), rtol=1e-10, atol=1e-10)
+
+
+def test_padding_behind_every_sequence_takes_no_part() -> None:
+    cache = AttentionCache(2, 1, (1, 1), (None, 4), 1, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 1, 9, width, dtype=torch.float64, generator=generator) for width in (2, 2, 1))
+    found = []
+    for start in range(0, 9, 3):
+        padded = (torch.nn.functional.pad(x[:, :, start : start + 3], (0, 0, 0, 4)) for x in (query, key, value))
+        output = cache.attend(*padded, lengths=[3, 3])
+        assert not output[:, :, 3:].any()
+        found.append(output[:, :, :3])
+    expected = oracle(query, key, value, [1, 1], [None, 4])
+    torch.testing.assert_close(torch.cat(found, dim=2), expected, rtol=1e-10, atol=1e-10)
+    assert (cache.lengths, cache.key_elements()) == ([9, 9], 2 * (9 + 1))
 
 
 # What is kept ---------------------------------------------------------------------------------------------------------

@@ -457,6 +457,7 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "mask-as-a-list": ({"key_mask": [[True] * 6]}, ["bool", "True"]),
     "slopes-of-other-heads": ({"alibi": torch.ones(3)}, ["2", "(3,)"]),
     "slopes-as-integers": ({"alibi": torch.ones(2, dtype=torch.int64)}, ["int64"]),
+    "slopes-without-end": ({"alibi": torch.tensor([1.0, torch.inf])}, ["finite", "inf"]),
     "slopes-with-gradients": ({"alibi": torch.ones(2, requires_grad=True)}, ["detach"]),
     "dropout-of-one": ({"dropout": 1.0}, ["below 1", "1.0"]),
     "negative-dropout": ({"dropout": -0.1}, ["-0.1"]),

@@ -7,11 +7,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlbtc.attention import BACKENDS, mlr_attention
 from mlbtc.attention.kernels import choose_torch_backend
+from mlbtc.errors import BackendError
 from tests.attention.cases import KERNELS, LAYOUTS, LONG, TOLERANCES, Layout, dense, draw, gradients
 from tests.attention.oracle import depth, oracle
 
@@ -461,3 +463,51 @@ def test_which_backend_is_chosen() -> None:
     assert choose_torch_backend(4096, (48, 16), (4096, 2048), False) == "strips"
     assert choose_torch_backend(4096, (48, 16), (4096, 2048), True) == "expanded"
     assert choose_torch_backend(4096, (1, 1), (4096, 2), True) == "reference"
+
+
+# Transforms -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_forward_mode_is_that_of_the_definition(backend: str) -> None:
+    layout = LAYOUTS["one-level-block-below-sequence"]
+    inputs = [x.detach() for x in draw(layout)]
+    directions = [torch.randn_like(x) for x in inputs]
+
+    def call(*moved: Tensor) -> Tensor:
+        return mlr_attention(*moved, layout.ranks, layout.blocks, backend=backend)
+
+    step = 1e-6
+    ahead, behind = ([x + s * d for x, d in zip(inputs, directions, strict=True)] for s in (step, -step))
+    expected = (call(*ahead) - call(*behind)) / (2 * step)
+    _, tangent = torch.func.jvp(call, tuple(inputs), tuple(directions))
+    torch.testing.assert_close(tangent, expected, rtol=1e-6, atol=1e-6)
+    with forward_ad.dual_level():
+        output = call(*map(forward_ad.make_dual, inputs, directions))
+        torch.testing.assert_close(forward_ad.unpack_dual(output).tangent, tangent)
+
+
+def test_transforms_of_torch_func_compose() -> None:
+    layout = LAYOUTS["one-level-block-below-sequence"]
+    query, key, value = (x.detach() for x in draw(layout))
+
+    def loss(query: Tensor) -> Tensor:
+        return mlr_attention(query, key, value, layout.ranks, layout.blocks).square().sum()
+
+    queries = torch.stack([query, 2 * query])
+    for found, own in zip(torch.func.vmap(torch.func.grad(loss))(queries), queries, strict=True):
+        leaf = own.clone().requires_grad_()
+        torch.testing.assert_close(found, *torch.autograd.grad(loss(leaf), leaf))
+
+
+@pytest.mark.parametrize("backend", ["cpp", "strips"])
+def test_kernels_that_a_transform_cannot_look_into_say_so(backend: str) -> None:
+    query = torch.randn(1, 1, 4, 3)
+
+    def call(query: Tensor) -> Tensor:
+        return mlr_attention(query, query, query, [2, 1], [None, 2], backend=backend)
+
+    with pytest.raises(BackendError, match=r"forward-mode.*'reference'"):
+        torch.func.jvp(call, (query,), (query,))
+    with pytest.raises(BackendError, match=r"torch\.func.*'reference'"):
+        torch.func.vmap(call)(query[None])

@@ -76,6 +76,20 @@ def test_a_cache_of_groups_is_reordered_and_cropped() -> None:
         assert cache.lengths == [10, 10, 10]
 
 
+def test_a_cache_of_groups_is_copied_and_moved() -> None:
+    spec = TestMixed.SPECS["everything"]
+    layer, x = make(spec), batch_of(spec, 9, batch=2)
+    with torch.no_grad():
+        cache = layer.new_cache(2)
+        layer(x[:, :7], cache=cache)
+        copies = cache.clone(), cache.to("cpu", torch.float32).to(dtype=torch.float64)
+        layer(x[:, :2], cache=cache)
+        for copy, tolerance in zip(copies, (1e-9, 1e-4), strict=True):
+            assert copy.lengths == [7, 7]
+            found = layer(x[:, 7:], cache=copy)
+            torch.testing.assert_close(found, layer(x)[:, 7:], rtol=tolerance, atol=tolerance)
+
+
 # Specs
 
 HEAD = "name: a\nattention:\n  variant: mixed\n  width: 16\n  heads: 4\n  context: 8\n"

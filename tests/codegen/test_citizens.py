@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.func import functional_call, stack_module_state, vmap
 from torch.utils.checkpoint import checkpoint
 
@@ -170,6 +171,9 @@ class TestCitizens:
         y, tangent = torch.func.jvp(module, (x,), (direction,))
         close(y, oracle(module, name, x))
         close(tangent, oracle(module, name, direction) - module.bias.detach())
+        with torch.no_grad(), forward_ad.dual_level():
+            dual = forward_ad.unpack_dual(module(forward_ad.make_dual(x, direction)))
+        close(dual.tangent, tangent)
 
     def test_gradients_of_each_sample(self, name: str, target: str) -> None:
         module, x = compiled(name, target), draw(name, 3)
