@@ -23,7 +23,7 @@ from mlbtc.graph.build import ContractionGraph
 from mlbtc.plan.build import LevelPlan
 from mlbtc.plan.score import LayerPlan, Segment, plan_attention, plan_side
 from mlbtc.spec.attention import AttentionSpec
-from mlbtc.spec.language import Level
+from mlbtc.spec.level import Level
 
 
 @dataclass(frozen=True, slots=True)

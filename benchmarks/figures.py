@@ -25,12 +25,14 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise BenchmarkError(f"{path}: cannot be read as a record: {error.strerror or error}") from None
+    except ValueError as error:
         raise BenchmarkError(f"{path}: cannot be read as a record: {error}") from None
     suite = record.get("suite") if isinstance(record, dict) else None
     suites = ("linear", *OURS)
     if suite not in suites or not isinstance(record.get("results"), list):
-        raise BenchmarkError(f"{path}: a record of {' or '.join(suites)} is needed, found {suite!r}")
+        raise BenchmarkError(f"{path}: a record of {', '.join(suites[:-1])} or {suites[-1]} is needed, found {suite!r}")
     return record
 
 

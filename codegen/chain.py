@@ -20,7 +20,8 @@ from mlbtc.codegen.nest import (
 )
 from mlbtc.plan import LevelPlan, Plan
 from mlbtc.plan.step import TOKENS, Operand, Step
-from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.level import Level
 from mlbtc.spec.permutation import positions
 from mlbtc.spec.place import ranges
 

@@ -32,7 +32,8 @@ from mlbtc.codegen.program import (
 from mlbtc.errors import PlanError
 from mlbtc.plan.build import LevelPlan, Plan
 from mlbtc.plan.step import HEADS, TOKENS, Operand, Step
-from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.level import Level
 from mlbtc.spec.permutation import Permutation
 from mlbtc.spec.place import Place, ranges
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.level import Level
 from mlbtc.spec.permutation import positions
 from mlbtc.spec.place import ranges
 

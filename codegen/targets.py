@@ -9,7 +9,8 @@ import torch
 from mlbtc.codegen import native
 from mlbtc.codegen.kernel import REAL
 from mlbtc.errors import BackendError
-from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.level import Level
 
 TARGETS = ("torch", "cpp")
 """Targets of a matrix."""

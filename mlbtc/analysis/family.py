@@ -17,7 +17,8 @@ from mlbtc.spec.canonical import canonical
 from mlbtc.spec.digits import DigitOrder, moved
 from mlbtc.spec.families import FAMILIES
 from mlbtc.spec.labelling import size_key
-from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.level import Level
 from mlbtc.spec.place import part_shape
 from mlbtc.spec.rebuild import is_plain, rebuild, with_levels
 from mlbtc.spec.sizes import Size, product, same

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mlbtc.plan.build import LevelPlan, Plan
 from mlbtc.plan.step import TOKENS
-from mlbtc.spec.language import Level
+from mlbtc.spec.level import Level
 from mlbtc.spec.permutation import positions
 from mlbtc.spec.place import ranges
 

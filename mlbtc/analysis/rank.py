@@ -16,7 +16,8 @@ from mlbtc.analysis.parts import Piece, apart, components, flow_bound
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
 from mlbtc.plan.build import Plan
-from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.level import Level
 from mlbtc.spec.place import covered, ranges
 from mlbtc.spec.sizes import Size, divide, product, smallest
 

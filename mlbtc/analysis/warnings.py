@@ -9,7 +9,8 @@ from mlbtc.analysis.crossover import Crossover
 from mlbtc.analysis.quantity import Quantity
 from mlbtc.analysis.rank import NESTED
 from mlbtc.plan import Plan
-from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.level import Level
 from mlbtc.spec.place import part_shape
 from mlbtc.spec.sizes import Size, product, smallest
 

@@ -4,7 +4,8 @@ from mlbtc.spec import families
 from mlbtc.spec.algebra import block_diag, hstack, kron, vstack
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.files import load, loads
-from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.level import Level
 from mlbtc.spec.padding import Padded
 from mlbtc.spec.place import Place
 from mlbtc.spec.simplification import simplify

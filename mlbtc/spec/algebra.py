@@ -17,7 +17,8 @@ from mlbtc.spec.place import Place, Range, disjoint, equal, length, part_shape, 
 from mlbtc.spec.sizes import Size, divide, is_multiple, product, same
 
 if TYPE_CHECKING:
-    from mlbtc.spec.language import MLBTC, Level
+    from mlbtc.spec.language import MLBTC
+    from mlbtc.spec.level import Level
 
 Names = tuple[str, ...]
 

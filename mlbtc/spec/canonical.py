@@ -13,7 +13,8 @@ from mlbtc.spec.digits import free_permutations, write_permutations
 from mlbtc.spec.expression import Expression, is_writable
 from mlbtc.spec.indices import drop_units, fuse_indices
 from mlbtc.spec.labelling import rank_order, size_key
-from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.level import Level
 from mlbtc.spec.rebuild import is_plain, rebuild, substituted, with_levels
 from mlbtc.spec.sizes import Size
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlbtc.spec.indices import refine
-from mlbtc.spec.language import Level
+from mlbtc.spec.level import Level
 from mlbtc.spec.permutation import Permutation, positions, stride_of
 from mlbtc.spec.rebuild import rebuild
 from mlbtc.spec.sizes import Size, divide, product

@@ -13,7 +13,8 @@ from mlbtc.spec.sizes import Size
 
 if TYPE_CHECKING:
     from mlbtc.spec.attention import AttentionSpec
-    from mlbtc.spec.language import MLBTC, Level
+    from mlbtc.spec.language import MLBTC
+    from mlbtc.spec.level import Level
 
 
 class _Dumper(yaml.SafeDumper):

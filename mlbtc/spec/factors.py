@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import permutations
 
 from mlbtc.spec.expression import MAX_FACTOR_INDICES, Expression
-from mlbtc.spec.language import Level
+from mlbtc.spec.level import Level
 from mlbtc.spec.rebuild import Names, rebuild, touching
 from mlbtc.spec.sizes import Size, is_multiple, product, same
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import sympy as sp
 
 from mlbtc.errors import SpecError, shown
-from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.level import Level
 from mlbtc.spec.sizes import Size, as_size, divide, product
 
 Shape = Sequence[Size | str]

@@ -14,12 +14,14 @@ from mlbtc.errors import SpecError, nearest, shown
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.expression import parse_expression
 from mlbtc.spec.families import FAMILIES
-from mlbtc.spec.language import MLBTC, Level, resolve
+from mlbtc.spec.language import MLBTC
 from mlbtc.spec.layout import check_whole
+from mlbtc.spec.level import Level
 from mlbtc.spec.naming import check_name
 from mlbtc.spec.nodes import MAX_BYTES, read_document
 from mlbtc.spec.origin import Origin, Path, placed
 from mlbtc.spec.place import SIDES, Place, as_place, fit, part_shape
+from mlbtc.spec.resolution import resolve
 from mlbtc.spec.schema import (
     AttentionEntry,
     AttentionFile,

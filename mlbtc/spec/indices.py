@@ -10,7 +10,7 @@ from collections.abc import Container, Sequence
 from itertools import pairwise
 
 from mlbtc.spec.expression import Expression, is_writable
-from mlbtc.spec.language import Level
+from mlbtc.spec.level import Level
 from mlbtc.spec.naming import fresh_names
 from mlbtc.spec.rebuild import Names, rebuild, substituted, touching
 from mlbtc.spec.sizes import MAX_SIZE, Size, divide, is_multiple, product, same

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from mlbtc.spec.language import Level
+from mlbtc.spec.level import Level
 from mlbtc.spec.sizes import Size
 
 MAX_CHOICES = 1000

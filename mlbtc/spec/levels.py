@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlbtc.spec.canonical import canonical_level
 from mlbtc.spec.expression import Expression, is_writable
 from mlbtc.spec.indices import refine
-from mlbtc.spec.language import Level
+from mlbtc.spec.level import Level
 from mlbtc.spec.naming import fresh_names
 from mlbtc.spec.place import Place, at_most
 from mlbtc.spec.rebuild import is_plain, rebuild, substituted, touching

@@ -7,7 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 from mlbtc.spec.expression import Expression, parse_expression
-from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.level import Level
 from mlbtc.spec.sizes import Size
 
 Names = tuple[str, ...]

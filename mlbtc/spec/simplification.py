@@ -6,7 +6,8 @@ from mlbtc.spec.canonical import canonical_level
 from mlbtc.spec.digits import free_permutations, write_permutations
 from mlbtc.spec.factors import drop_lone_sums, fuse_factors
 from mlbtc.spec.indices import drop_units, fuse_indices
-from mlbtc.spec.language import MLBTC, Level
+from mlbtc.spec.language import MLBTC
+from mlbtc.spec.level import Level
 from mlbtc.spec.levels import add_ranks, without_contained
 from mlbtc.spec.rebuild import is_plain, rebuild, with_levels
 from mlbtc.spec.sizes import Size, product

@@ -66,11 +66,10 @@ def test_several_threads_and_one_head(mlbtc, tmp_path):
     [
         (("linear", "--width", "33"), "--width takes a power of 2"),
         (("linear", "--case", "bt rank 1"), "--case bt rank 1: no case has that name; did you mean 'btt rank 1'?"),
-        (("figure", "nowhere.json"), "cannot read nowhere.json: No such file"),
+        (("figure", "nowhere.json"), "nowhere.json: cannot be read as a record: No such file"),
         (("linear", "--threads", "0"), "--threads takes at least 1, found 0"),
         (("linear", "--seconds-per-case", "-1"), "--seconds-per-case takes more than 0"),
         (("decode", "--case", "9 x 9"), "--case 9 x 9: there is no such case"),
-        (("figure", "no.json"), "no.json: cannot be read as a record"),
         (("attention", "--backend", "cuda"), "--backend cuda: there is no such backend"),
         (("attention", "--out", "no/such/folder.json"), "--out no/such/folder.json: the folder no/such does not exist"),
     ],
@@ -116,7 +115,7 @@ def test_threads_and_claims_and_the_figure(mlbtc, tmp_path):
 
 
 def test_a_figure_of_something_else(mlbtc, tmp_path):
-    for text, message in (("[]", "is no record of mlbtc bench"), ("{", "is not JSON")):
+    for text, message in (("[]", "a record of linear, attention or decode"), ("{", "cannot be read as a record")):
         (tmp_path / "other.json").write_text(text)
         code, _, err = mlbtc("figure", tmp_path / "other.json", "-o", tmp_path / "x.png")
         assert code == 2

@@ -63,7 +63,7 @@ def test_claims_are_of_what_auto_compiles(monkeypatch):
 def test_broken_claims_are_found():
     timings = (timing("ours", 2), timing("einsum", 1), timing("dense", 3))
     claims = (("ours", "einsum"), ("ours", "dense"), ("ours", "not timed"))
-    result = Result("made up", {"tokens": 1}, "forward", "dense", timings, claims)
+    result = Result("made up", {"tokens": 1}, "forward", "dense", timings, claims=claims)
     assert result.broken_claims() == [(timings[0], timings[1])]
 
 
