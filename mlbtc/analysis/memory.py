@@ -88,6 +88,8 @@ def operands_of(step: Step) -> tuple[Operand, ...]:
 def kept_elements(plan: Plan) -> Size:
     """Return the elements of activations that the backward pass of a plan needs."""
     kept: dict[tuple[object, ...], Size] = {}
+    # Levels share their input; of parts of it the plan says how much they are together.
+    whole_input = product([plan.tokens, plan.columns_read])
     for number, level in enumerate(plan.levels):
         sizes = {**dict(level.sizes), TOKENS: plan.tokens}
         factors = {factor.name for factor in level.factors}
@@ -101,10 +103,7 @@ def kept_elements(plan: Plan) -> Size:
                 used = [i for i in operand.indices if i in step.result.indices or i in other.indices]
                 count = product([sizes[i] for i in used])
                 whole = operand.name == level.activation.name and len(used) == len(operand.indices)
-                # Levels share their input; intermediates are theirs alone.
-                # Of parts of the input the plan says how much they are together.
-                count = product([plan.tokens, plan.columns_read]) if whole else count
-                kept[("x",) if whole else (number, operand.name)] = count
+                kept[("x",) if whole else (number, operand.name)] = whole_input if whole else count
     return _total(list(kept.values()))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import chain, product
+from string import ascii_letters, digits
 from typing import Any
 
 import sympy as sp
 
 from mlbtc.spec.digits import free_permutations, write_permutations
-from mlbtc.spec.expression import Expression
+from mlbtc.spec.expression import Expression, is_writable
 from mlbtc.spec.indices import drop_units, fuse_indices
 from mlbtc.spec.labelling import rank_order, size_key
 from mlbtc.spec.language import MLBTC
@@ -38,7 +41,7 @@ def canonical_level(level: Level) -> Level:
     """Return the canonical form of a level whose sizes are all known.
 
     Output indices are named o1, o2, ..., input indices i1, i2, ..., those of both axes b1, b2, ... and summed ones
-    r1, r2, ....
+    r1, r2, .... Where that makes an expression too long for the grammar, names are as short as can be.
     """
     if not is_plain(level):
         return level
@@ -55,7 +58,20 @@ def _labelled(level: Level) -> Level:
     factors = (tuple(sorted(factor, key=place.__getitem__)) for factor in renamed.factors)
     ordered = tuple(sorted(factors, key=lambda factor: [place[name] for name in factor]))
     sizes = {names[old]: size for old, size in level.sizes}
-    return rebuild(level, expression=Expression(ordered, renamed.output, renamed.input), sizes=sizes)
+    expression = Expression(ordered, renamed.output, renamed.input)
+    if not is_writable(expression):
+        short = _shortest(expression)
+        expression = substituted(expression, {old: (new,) for old, new in short.items()})
+        sizes = {short[name]: size for name, size in sizes.items()}
+    return rebuild(level, expression=expression, sizes=sizes)
+
+
+def _shortest(expression: Expression) -> dict[str, str]:
+    """Return old name to new name, the shortest words for the names that stand most often: no naming is shorter."""
+    uses = Counter(name for names in (*expression.factors, expression.output, expression.input) for name in names)
+    letters, inner = f"{ascii_letters}_", f"{ascii_letters}_{digits}"
+    words = chain(letters, map("".join, product(letters, inner)), map("".join, product(letters, inner, inner)))
+    return {name: word for (name, _), word in zip(uses.most_common(), words, strict=False)}
 
 
 def _names(level: Level) -> dict[str, str]:

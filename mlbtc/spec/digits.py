@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlbtc.spec.expression import MAX_FACTOR_INDICES
 from mlbtc.spec.indices import refine
 from mlbtc.spec.level import Level
 from mlbtc.spec.permutation import Permutation, positions, stride_of
@@ -102,7 +101,7 @@ def write_permutations(level: Level) -> Level:
         size = product([level.size_of[name] for name in getattr(level.expression, axis)])
         digits = digit_order(permutation, size)
         cut = digits and refine(level, axis, digits.sizes)
-        if not digits or not cut or max(map(len, cut[0].expression.factors)) > MAX_FACTOR_INDICES:
+        if not digits or not cut:
             continue
         level, groups = cut
         axes = {"output": level.expression.output, "input": level.expression.input}

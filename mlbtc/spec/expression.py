@@ -53,6 +53,12 @@ def _axis(names: tuple[str, ...]) -> str:
     return names[0] if len(names) == 1 else f"({' '.join(names)})"
 
 
+def is_writable(expression: Expression) -> bool:
+    """Return whether an expression that a rewrite made is within the limits of the grammar, so that it can be read."""
+    longest = max(map(len, expression.factors))
+    return longest <= MAX_FACTOR_INDICES and len(str(expression)) <= MAX_CHARS
+
+
 def parse_expression(text: str) -> Expression:
     """Parse `text`, for instance `k i r, k j r -> (k i) (k j)`.
 
@@ -108,7 +114,11 @@ class _Parser:
             raise self.fail(f"a matrix has two axes, output and input, found a third part {shown(self.token)}")
         if len(factors) > MAX_FACTORS:
             raise SpecError(f"a level has at most {MAX_FACTORS} factors, found {len(factors)}")
-        return self.check(Expression(tuple(factors), output, input_))
+        found = self.check(Expression(tuple(factors), output, input_))
+        # Without spaces the text is shorter than what a file is written with, which must be readable too.
+        if len(str(found)) > MAX_CHARS:
+            raise SpecError(f"an einsum expression has at most {MAX_CHARS} characters, found {len(str(found))}")
+        return found
 
     def name(self) -> str:
         if not NAME.fullmatch(self.token):

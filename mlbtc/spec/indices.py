@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from itertools import pairwise
 
-from mlbtc.spec.expression import Expression
+from mlbtc.spec.expression import Expression, is_writable
 from mlbtc.spec.level import Level
 from mlbtc.spec.naming import fresh_names
 from mlbtc.spec.rebuild import Names, rebuild, substituted, touching
@@ -93,7 +93,8 @@ def refine(level: Level, side: str, sizes: Sequence[Size]) -> tuple[Level, list[
         sizes: sizes whose product is that of the axis, slowest first; where the spec is defined they are integers.
 
     Returns:
-        The level and the names of each group, or None where the sizes have no common refinement for certain.
+        The level and the names of each group, or None where the sizes have no common refinement for certain, or it
+        would go beyond the limits of the grammar.
     """
     names = list(getattr(level.expression, side))
     fresh = fresh_names(level.expression.indices)
@@ -123,7 +124,9 @@ def refine(level: Level, side: str, sizes: Sequence[Size]) -> tuple[Level, list[
     expression = level.expression
     for name, parts in changes.items():
         expression = substituted(expression, {name: parts})
-    return None if names else (rebuild(level, expression=expression, sizes=known), groups)
+    if names or not is_writable(expression):
+        return None
+    return rebuild(level, expression=expression, sizes=known), groups
 
 
 def _quotient(size: Size, divisor: Size, stated: Container[Size]) -> Size | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlbtc.spec.canonical import canonical_level
-from mlbtc.spec.expression import MAX_FACTOR_INDICES, Expression
+from mlbtc.spec.expression import Expression, is_writable
 from mlbtc.spec.indices import refine
 from mlbtc.spec.level import Level
 from mlbtc.spec.naming import fresh_names
@@ -101,7 +101,7 @@ def _skeleton(level: Level) -> Level | None:
         return None
     index = _common(level)
     if index is None:
-        return canonical_level(rebuild(level, scale=1)) if max(map(len, factors)) < MAX_FACTOR_INDICES else None
+        return canonical_level(rebuild(level, scale=1))
     if (index,) in factors:
         return None
     return canonical_level(rebuild(level, expression=substituted(level.expression, {index: ()}), scale=1))
@@ -114,7 +114,7 @@ def _common(level: Level) -> str | None:
 
 
 def _joined(one: Level, other: Level) -> Level | None:
-    """Return a level with the ranks of both, or None where the rank is beyond the largest size.
+    """Return a level with the ranks of both, or None where that is beyond the limits of the grammar.
 
     A scale both have is kept; of two scales none is, for the joined factors take them up.
     """
@@ -127,6 +127,8 @@ def _joined(one: Level, other: Level) -> Level | None:
         index = fresh_names(expression.indices)("r")
         factors = tuple((*names, index) for names in expression.factors)
         expression = Expression(factors, expression.output, expression.input)
+        if not is_writable(expression):
+            return None
     scale = one.scale if one.scale == other.scale else 1
     return rebuild(one, expression=expression, sizes={**one.size_of, index: rank}, scale=scale)
 

@@ -1,5 +1,6 @@
 """A minute of random spec files, and that the fuzzer notices what is wrong and repeats itself."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -35,6 +36,16 @@ def test_many_random_files_are_specs_and_many_are_not() -> None:
             refused += 1
     assert specs >= 15
     assert refused >= 15
+
+
+def test_some_random_specs_have_tied_factors() -> None:
+    tied = 0
+    for number in range(300):
+        with contextlib.suppress(SpecError):
+            spec = mlbtc.loads(text_of(1, number), holds.SOURCE)
+            if isinstance(spec, mlbtc.MLBTC):
+                tied += len(spec.tensors) < sum(len(level.names) for level in spec.levels)
+    assert tied >= 3
 
 
 def test_a_text_is_the_same_each_time() -> None:

@@ -64,6 +64,10 @@ def matrix_file(rng: Random) -> Entry:
             file["symbols"] = {name: rng.choice([1, 4, 16, 64, 36, 1024, 2**24]) for name in names}
     count = rng.choice([1, 1, 1, 2, 2, 3, 5])
     file["levels"] = [level(rng, *(s if isinstance(s, int) else 16 for s in shape)) for _ in range(count)]
+    named = [entry for entry in file["levels"] if "factors" in entry]
+    if named and rng.random() < 0.5:
+        # The same names again: the levels share their tensors.
+        file["levels"].append({**rng.choice(named), "scale": rng.choice([1, -1, 2])})
     return file
 
 
@@ -104,7 +108,7 @@ def blocks_level(rng: Random, rows: int, columns: int) -> Entry:
 
 
 def einsum_level(rng: Random, rows: int, columns: int) -> Entry:
-    """Return a product of up to 12 factors over axes that are split at random, and summed indices."""
+    """Return a product of up to 12 factors, some tied, over axes that are split at random, and summed indices."""
     names = iter([f"{letter}{digit}" for digit in ("", 2, 3, 4, 5) for letter in "abcdefghijkl"])
     sizes: dict[str, Any] = {}
 
@@ -135,7 +139,17 @@ def einsum_level(rng: Random, rows: int, columns: int) -> Entry:
     rng.shuffle(output)
     text = f"{', '.join(map(' '.join, factors))} -> ({' '.join(output)}) ({' '.join(input_)})"
     kept = {name: size for name, size in sizes.items() if rng.random() < 0.9 or name not in (*output, *input_)}
-    return {"einsum": text, "sizes": kept} if kept else {"einsum": text}
+    entry: Entry = {"einsum": text, "sizes": kept} if kept else {"einsum": text}
+    if rng.random() < 0.25:
+        entry["factors"] = factor_names(rng, factors, sizes)
+    return entry
+
+
+def factor_names(rng: Random, factors: list[list[str]], sizes: Entry) -> list[str | None]:
+    """Return names that say the shape, so that mostly factors of one shape are tied, in one level and across levels."""
+    shapes = ["x".join(str(sizes[name]) for name in factor) for factor in factors]
+    return [rng.choice([f"W{shape}", f"W{shape}", f"V{shape}", None]) if rng.random() < 0.95 else "W"
+            for shape in shapes]  # fmt: skip
 
 
 def family_level(rng: Random, rows: int, columns: int) -> Entry:

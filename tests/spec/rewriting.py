@@ -30,7 +30,7 @@ def _level(level: Level, generator: random.Random) -> Level:
     generator.shuffle(factors)
     output, input_ = ([new[n] for n in axis] for axis in (expression.output, expression.input))
     text = f"{', '.join(map(' '.join, factors))} -> ({' '.join(output)}) ({' '.join(input_)})"
-    return Level.einsum(text, {new[n]: sizes[n] for n in names}, level.scale, (level.rows, level.columns))
+    return Level.einsum(text, {new[n]: sizes[n] for n in names}, level.scale, (level.rows, level.columns), level.at)
 
 
 def _split(

@@ -252,3 +252,27 @@ def test_levels_that_say_more_are_left_alone() -> None:
     assert not is_plain(level)
     assert canonical_level(level) is level
     assert rebuild(level, scale=2).mark == "kept"
+
+
+@pytest.mark.parametrize("columns", [None, "bit_reversal", "stride(8)"])
+def test_digits_that_a_factor_cannot_hold_stay_a_permutation(columns: str | None) -> None:
+    # 2^24 rows have 24 binary digits, and with the rank a factor would have 25 indices.
+    spec = MLBTC((2**24, 2**24), [Level(4, 3, permutation=("bit_reversal", columns))])
+    form = canonical(spec)
+    assert form.levels[0].rows == "bit_reversal"
+    assert canonical(form) == form
+    assert spec.simplify().levels[0].rows == "bit_reversal"
+
+
+def test_names_are_short_where_the_expression_is_long() -> None:
+    generator = random.Random(0)
+    letters = list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    factors = [generator.sample(letters, 24) for _ in range(64)]
+    axes = f"({' '.join(letters[:20])}) ({' '.join(letters[20:40])})"
+
+    def spec(factors: list[list[str]]) -> MLBTC:
+        return single(f"{', '.join(map(' '.join, factors))} -> {axes}", (2**20, 2**20), **dict.fromkeys(letters, 2))
+
+    form = canonical(spec(factors))
+    assert loads(form.to_yaml()) == form == canonical(form)
+    assert form == canonical(spec([generator.sample(factor, 24) for factor in generator.sample(factors, 64)]))
