@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations, pairwise
 from math import prod
 from typing import Any, TypeAlias
@@ -55,6 +56,7 @@ class Family:
         return text + ", transposed" * self.transposed + ", once simplified" * self.simplified
 
 
+@lru_cache(maxsize=64)
 def recognise(spec: MLBTC) -> Family | None:
     """Return the family that a spec belongs to, or None.
 

@@ -16,6 +16,7 @@ from mlbtc.plan.score import LayerPlan
 from mlbtc.spec.language import MLBTC
 
 Row = tuple[str, ...]
+_MOST_LEVELS_NAMED = 8
 
 
 def matrix_rows(report: Report) -> list[Row]:
@@ -118,8 +119,8 @@ def notes(report: Report | AttentionReport) -> list[str]:
 
 
 def _family(family: Family | None, spec: MLBTC) -> str:
-    """Return the family of a spec, or those of its levels where the sum has none."""
-    if family is not None or len(spec.levels) == 1:
+    """Return the family of a spec, or those of its levels where the sum has none and they are few."""
+    if family is not None or not 1 < len(spec.levels) <= _MOST_LEVELS_NAMED:
         return str(family or "none that is known")
     found = (
         str(part or "none that is known") + (f" at {level.at}" if level.at else "")
