@@ -14,6 +14,9 @@ from mlbtc.errors import AnalysisError
 
 Row = tuple[str, ...]
 
+PROBLEM = "problem"
+"""The last column of a table in which a row may say why it has no costs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

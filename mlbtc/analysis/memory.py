@@ -19,7 +19,7 @@ from mlbtc.plan import Plan
 from mlbtc.plan.build import LevelPlan
 from mlbtc.plan.step import TOKENS, Operand, Step
 from mlbtc.spec.language import MLBTC
-from mlbtc.spec.sizes import Size, product
+from mlbtc.spec.sizes import Size, product, total
 
 ELEMENT_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8": 1}
 """Bytes of an element, by the name of a dtype."""
@@ -62,7 +62,7 @@ def element_bytes(dtype: str) -> int:
 def memory_of(spec: MLBTC, plan: Plan, dtype: str, values: Mapping[str, Size]) -> Memory:
     """Return the memory traffic of a spec's plan in bytes of `dtype`, with numbers for the symbols in `values`."""
     size, (rows, columns) = element_bytes(dtype), plan.shape
-    dense = _total([product([plan.tokens, columns]), product([rows, columns]), product([plan.tokens, rows])])
+    dense = total([product([plan.tokens, columns]), product([rows, columns]), product([plan.tokens, rows])])
     moved, kept = moved_elements(plan), kept_elements(plan)
     return Memory(dtype, *(Quantity.of(count, values) for count in (_times(size, moved), _times(size, dense), kept)))
 
@@ -71,13 +71,13 @@ def moved_elements(plan: Plan) -> Size:
     """Return the elements that all steps and the sums of levels read and write."""
     steps = [step_elements(step, level, plan.tokens) for level in plan.levels for step in level.steps]
     sums = [product([3, plan.tokens, rows]) for rows in plan.summed_rows]
-    return _total([*steps, *sums])
+    return total([*steps, *sums])
 
 
 def step_elements(step: Step, level: LevelPlan, tokens: Size) -> Size:
     """Return the elements that a step reads, one or two operands, and writes, its result."""
     sizes = {**dict(level.sizes), TOKENS: tokens}
-    return _total([product([sizes[i] for i in operand.indices]) for operand in operands_of(step)])
+    return total([product([sizes[i] for i in operand.indices]) for operand in operands_of(step)])
 
 
 def operands_of(step: Step) -> tuple[Operand, ...]:
@@ -104,13 +104,8 @@ def kept_elements(plan: Plan) -> Size:
                 count = product([sizes[i] for i in used])
                 whole = operand.name == level.activation.name and len(used) == len(operand.indices)
                 kept[("x",) if whole else (number, operand.name)] = whole_input if whole else count
-    return _total(list(kept.values()))
+    return total(list(kept.values()))
 
 
 def _times(count: int, size: Size) -> Size:
     return count * size if isinstance(size, int) else sp.expand(count * size)
-
-
-def _total(sizes: list[Size]) -> Size:
-    total = sum(sizes)
-    return total if isinstance(total, int) else sp.expand(total)

@@ -21,7 +21,7 @@ from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.language import MLBTC
-from mlbtc.spec.sizes import Size, as_size, product, substitute, symbol
+from mlbtc.spec.sizes import Size, as_size, product, substitute, symbol, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +249,4 @@ def _slice(plan: Plan, level: int) -> Plan:
 
 
 def _parameters(spec: MLBTC) -> Size:
-    return _total([product(spec.levels[level].factor_shape(factor)) for level, factor in spec.tensors])
-
-
-def _total(sizes: list[Size]) -> Size:
-    total = sum(sizes)
-    return total if isinstance(total, int) else sp.expand(total)
+    return total([product(spec.levels[level].factor_shape(factor)) for level, factor in spec.tensors])

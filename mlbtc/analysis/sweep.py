@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from mlbtc.analysis.attention import AttentionReport
-from mlbtc.analysis.compare import COSTS, LAYER_COSTS, Comparison, cost_row
+from mlbtc.analysis.compare import COSTS, LAYER_COSTS, PROBLEM, Comparison, cost_row
 from mlbtc.analysis.report import Report, analyze
 from mlbtc.errors import AnalysisError, MlbtcError, nearest
 from mlbtc.spec.attention import AttentionSpec
@@ -18,8 +18,6 @@ from mlbtc.spec.sizes import MAX_SIZE, Size
 
 MAX_POINTS = 512
 TOKENS = "T"
-PROBLEM = "problem"
-"""The title of the column that says why a row has no costs."""
 _RULE = "a sweep is NAME=FIRST:LAST:2x (times 2), NAME=FIRST:LAST:+128 (plus 128) or NAME=A,B,C"
 _SWEEP = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(\S.*?)\s*")
 _RANGE = re.compile(r"([0-9]{1,12}):([0-9]{1,12}):(?:\+([0-9]{1,12})|([0-9]{1,12})x)")

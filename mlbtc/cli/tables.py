@@ -13,9 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mlbtc.analysis.compare import Comparison
+from mlbtc.analysis.compare import PROBLEM, Comparison
 from mlbtc.analysis.render import markdown_table
-from mlbtc.analysis.sweep import PROBLEM
 
 Row = tuple[str, ...]
 

@@ -12,7 +12,7 @@ from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
 from mlbtc.plan.stem import sequence_path, stem_path
 from mlbtc.plan.step import TOKENS, Operand, Step, index_key, replay
 from mlbtc.spec.place import Range, covered, disjoint, equal, length
-from mlbtc.spec.sizes import Size, evaluate, largest, product, symbol
+from mlbtc.spec.sizes import Size, evaluate, largest, product, symbol, total
 
 Path = tuple[tuple[int, ...], ...]
 _EXHAUSTIVE_OPERANDS = 5
@@ -48,7 +48,7 @@ class LevelPlan:
     @property
     def macs(self) -> Size:
         """Multiply-adds of all steps."""
-        return _add([step.macs for step in self.steps])
+        return total([step.macs for step in self.steps])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Plan:
     @property
     def macs(self) -> Size:
         """Multiply-adds of all levels."""
-        return _add([level.macs for level in self.levels])
+        return total([level.macs for level in self.levels])
 
     @property
     def dense_macs(self) -> Size:
@@ -99,11 +99,6 @@ class Plan:
             lines.append(f"  level {number} ({level.chosen_by})")
             lines += [f"    {step}" for step in level.steps]
         return "\n".join(lines)
-
-
-def _add(sizes: Sequence[Size]) -> Size:
-    total = sum(sizes)
-    return total if isinstance(total, int) else sp.expand(total)
 
 
 def build_plan(

@@ -226,6 +226,12 @@ def product(sizes: list[Size] | tuple[Size, ...]) -> Size:
     return sp.Mul(*sizes)
 
 
+def total(sizes: Iterable[Size]) -> Size:
+    """Return the sum of `sizes`, multiplied out; an `int` if all of them are."""
+    found: Size = sum(sizes)
+    return found if isinstance(found, int) else sp.expand(found)
+
+
 def largest(sizes: Iterable[Size]) -> Size:
     """Return the maximum, a `Max` of the sizes that no other one exceeds for certain."""
     return _extreme(sizes, sp.Max, lambda one, other: _is_multiple(other, one))
