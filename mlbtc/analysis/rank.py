@@ -141,6 +141,8 @@ def _settled(
     for number, cut, proof in exact:
         if cut == bound:
             return f"level {number} alone has it; {proof}"
+    # The shape can cap a sum of symbols by a number.
+    exact = [level for level in exact if isinstance(level[1], int)]
     places = {number: ranges(spec.levels[number].at, spec.shape) for number, _, _ in exact}
     if not isinstance(bound, int) or len(set(places.values())) < 2:
         return None

@@ -265,6 +265,14 @@ def test_symbolic_levels_of_a_numeric_shape_are_bounded_by_the_shape() -> None:
     assert half.certainty == "upper bound"
 
 
+def test_symbolic_levels_at_several_places_are_bounded_by_the_shape() -> None:
+    at = [((0, 2), (0, 4)), ((2, 4), (2, 4)), ((2, 4), (0, 4))]
+    report = mlbtc.analyze(
+        MLBTC((4, 4), [Level(1, rank, at=place) for rank, place in zip((2, "r", 2), at, strict=True)])
+    )
+    assert (int(report.rank), report.certainty) == (4, "upper bound")
+
+
 def test_a_report_with_defaults_says_how_certain_its_number_is() -> None:
     spec = families.tensor_train(("a", "b"), ("c", "d"), ("r",))
     full = report_of(spec.with_defaults({"a": 2, "b": 2, "c": 2, "d": 2, "r": 4}))

@@ -262,7 +262,7 @@ def test_text_of_the_manual_is_read() -> None:
     page = (root / "docs" / "file-grammar.md").read_text()
     blocks = [part.split("```")[0] for part in page.split("```yaml\n")[1:]]
     specs = [loads(block) for block in blocks]
-    assert [type(spec) for spec in specs] == [MLBTC, MLBTC, MLBTC, AttentionSpec, AttentionSpec]
+    assert [type(spec) for spec in specs] == [*[MLBTC] * 3, *[AttentionSpec] * 4]
     matrix, parts, tied = (spec for spec in specs if isinstance(spec, MLBTC))
     assert len(matrix.levels) == 5
     assert [level.at is not None for level in parts.levels] == [True] * 3
