@@ -266,11 +266,9 @@ def test_symbolic_levels_of_a_numeric_shape_are_bounded_by_the_shape() -> None:
 
 
 def test_symbolic_levels_at_several_places_are_bounded_by_the_shape() -> None:
-    at = [((0, 2), (0, 4)), ((2, 4), (2, 4)), ((2, 4), (0, 4))]
-    report = mlbtc.analyze(
-        MLBTC((4, 4), [Level(1, rank, at=place) for rank, place in zip((2, "r", 2), at, strict=True)])
-    )
-    assert (int(report.rank), report.certainty) == (4, "upper bound")
+    places = [((0, 2), (0, 4)), ((2, 4), (2, 4)), ((2, 4), (0, 4))]
+    found = rank_of(MLBTC((4, 4), [Level(1, rank, at=at) for rank, at in zip((2, "r", 2), places, strict=True)]))
+    assert (found.size, found.certainty) == (4, "upper bound")
 
 
 def test_a_report_with_defaults_says_how_certain_its_number_is() -> None:
