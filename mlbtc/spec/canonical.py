@@ -7,8 +7,6 @@ from itertools import chain, product
 from string import ascii_letters, digits
 from typing import Any
 
-import sympy as sp
-
 from mlbtc.spec.digits import free_permutations, write_permutations
 from mlbtc.spec.expression import Expression, is_writable
 from mlbtc.spec.indices import drop_units, fuse_indices
@@ -16,7 +14,7 @@ from mlbtc.spec.labelling import rank_order, size_key
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.level import Level
 from mlbtc.spec.rebuild import is_plain, rebuild, substituted, with_levels
-from mlbtc.spec.sizes import Size
+from mlbtc.spec.sizes import normal
 
 
 def canonical(spec: MLBTC) -> MLBTC:
@@ -33,7 +31,7 @@ def canonical(spec: MLBTC) -> MLBTC:
     Levels that say more than a product of factors keep their form.
     """
     levels = sorted((canonical_level(level) for level in spec.levels), key=_level_key)
-    shape = (_normal(spec.shape[0]), _normal(spec.shape[1]))
+    shape = (normal(spec.shape[0]), normal(spec.shape[1]))
     return with_levels(type(spec)(shape, levels, spec.name, spec.defaults), levels)
 
 
@@ -45,7 +43,7 @@ def canonical_level(level: Level) -> Level:
     """
     if not is_plain(level):
         return level
-    level = rebuild(level, sizes={name: _normal(size) for name, size in level.sizes})
+    level = rebuild(level, sizes={name: normal(size) for name, size in level.sizes})
     level = free_permutations(fuse_indices(drop_units(level)))
     level = free_permutations(fuse_indices(drop_units(write_permutations(level))))
     return _labelled(level)
@@ -92,11 +90,3 @@ def _names(level: Level) -> dict[str, str]:
 def _level_key(level: Level) -> tuple[Any, ...]:
     sizes = tuple(size_key(size) for _, size in level.sizes)
     return (str(level.expression), sizes, level.scale, repr(level))
-
-
-def _normal(size: Size) -> Size:
-    """Return a size in the form that equal expressions share."""
-    if isinstance(size, int):
-        return size
-    reduced = sp.cancel(size)
-    return int(reduced) if reduced.is_Integer else reduced

@@ -214,9 +214,21 @@ def same(one: Size, other: Size) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_zero(difference: sp.Expr) -> bool:
-    # What the signs of symbols settle needs no common denominator, which takes a hundred times longer.
+    # What the signs of symbols settle needs no common denominator, which takes a hundred times longer; nor do sums of
+    # products of powers, of which SymPy has added the equal ones already.
     known = difference.is_zero
+    if known is None and not any(term.has(sp.Add) for term in sp.Add.make_args(difference)):
+        return False
     return sp.cancel(difference) == 0 if known is None else bool(known)
+
+
+@lru_cache(maxsize=4096)
+def normal(size: Size) -> Size:
+    """Return a size in the form that equal expressions share."""
+    if isinstance(size, int):
+        return size
+    reduced = sp.cancel(size) if size.has(sp.Add) else size
+    return int(reduced) if reduced.is_Integer else reduced
 
 
 def product(sizes: list[Size] | tuple[Size, ...]) -> Size:
