@@ -23,30 +23,7 @@ from mlbtc.spec.place import ranges
 PRIME = 67_108_859
 """The largest prime below 2^26: 2048 products of two residues still fit in 64 bits."""
 
-_MAX_TERMS = 2048
-_MAX_WORK = 1 << 24
-
 Matrix = npt.NDArray[np.int64]
-
-
-def affordable(plan: Plan) -> bool:
-    """Return whether an instance of a bound plan can be evaluated in a fraction of a second."""
-    out, in_ = plan.shape
-    if not (isinstance(out, int) and isinstance(in_, int)) or out * in_ * min(out, in_) > _MAX_WORK:
-        return False
-    for level in plan.levels:
-        sizes = dict(level.sizes)
-        if not all(isinstance(size, int) for size in sizes.values()):
-            return False  # the bound is a number though a summed index is a symbol
-        if any(math.prod(int(sizes[i]) for i in factor.indices) > _MAX_WORK for factor in level.factors):
-            return False
-        for step in level.steps:
-            joint = {i for o in (step.left, step.right) if o for i in o.indices} - {TOKENS}
-            if math.prod(int(sizes[i]) for i in joint) * in_ > _MAX_WORK:
-                return False
-            if math.prod(int(sizes[i]) for i in joint if i not in step.result.indices) > _MAX_TERMS:
-                return False
-    return True
 
 
 def instance_rank(plan: Plan, levels: Sequence[Level], seed: int = 0) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import networkx as nx
 import sympy as sp
 
+from mlbtc.analysis.budget import affordable
 from mlbtc.analysis.cut import level_cut
 from mlbtc.analysis.parts import Piece, apart, components, flow_bound
 from mlbtc.analysis.quantity import Quantity
@@ -77,11 +78,11 @@ def _group_rank(spec: MLBTC, contraction: ContractionGraph, plan: Plan, group: S
     bound, reason = _bound(spec, contraction, group, cuts)
     if reason is not None:
         return Rank(bound, "exact", reason)
-    # NumPy takes a fifth of a second to import, and most specs never need it.
-    from mlbtc.analysis.field import affordable, instance_rank
-
     part = Plan(plan.shape, tuple(plan.levels[number] for number in group), plan.tokens)
     if isinstance(bound, int) and affordable(part):
+        # NumPy takes a fifth of a second to import, and most specs never need it.
+        from mlbtc.analysis.field import instance_rank
+
         found = instance_rank(part, [spec.levels[number] for number in group])
         if found == bound:
             return Rank(bound, "exact", "one instance modulo a prime attains the bound")

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlbtc import MLBTC, Level, families
-from mlbtc.analysis.field import PRIME, affordable, instance_rank, rank_modulo
+from mlbtc.analysis.budget import affordable
+from mlbtc.analysis.field import PRIME, instance_rank, rank_modulo
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
 from mlbtc.spec.permutation import Permutation
