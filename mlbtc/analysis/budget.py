@@ -1,4 +1,4 @@
-"""Whether one instance of a plan is small enough to be evaluated; without NumPy, whose import is most of a small one."""
+"""Whether an instance of a plan is small enough to evaluate; without NumPy, whose import takes longer than most."""
 
 from __future__ import annotations
 
