@@ -57,6 +57,7 @@ class AttentionCache(SequenceCache):
             if self.block_sizes != (None,):
                 raise SpecError(f"a window has one level of the whole sequence, found blocks of {list(block_sizes)}")
         super().__init__(batch, heads, sum(self.ranks), width, dtype, device)
+        self._wanted: tuple[int, float | tuple[float, ...] | None] | None = None
         self._values = CachedValues(self._empty, window)
         self._levels = [
             CachedLevel(self._empty, rank, window or block, sum(self.ranks[:number]), sliding=window is not None)
@@ -76,8 +77,13 @@ class AttentionCache(SequenceCache):
         yield self._values
 
     def _append(self, query: Tensor, key: Tensor, value: Tensor, scale: float | Sequence[float] | None) -> Tensor:
-        decode = self._decoder_of(self._levels, self._values, query.shape[1], self._scales(scale))
-        return decode(query, key, value, self.lengths)
+        wanted = (query.shape[1], scale if scale is None or isinstance(scale, int | float) else tuple(scale))
+        # The factors of a step are those of the step before, and checking them takes as long as a short step.
+        if self._decoder is None or self._wanted != wanted:
+            self._decoder_of(self._levels, self._values, query.shape[1], self._scales(scale))
+            self._wanted = wanted
+        assert self._decoder is not None
+        return self._decoder[1](query, key, value, self.lengths)
 
     def _scales(self, scale: float | Sequence[float] | None) -> list[float]:
         """Return a factor per feature."""
