@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 
-from mlbtc.errors import SpecError
+from mlbtc.errors import SpecError, shown
 
 _FACTOR = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
@@ -34,7 +34,7 @@ def check_factor_names(names: Sequence[str | None] | None, count: int) -> tuple[
     if names is None:
         return (None,) * count
     if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != count:
-        raise SpecError(f"factors is a list with a name or nothing for each factor, {count} here; found {names!r}")
+        raise SpecError(f"factors is a list with a name or nothing for each factor, {count} here; found {shown(names)}")
     for name in names:
         if name is not None and (not isinstance(name, str) or not _FACTOR.fullmatch(name) or keyword.iskeyword(name)):
             raise SpecError(

@@ -33,6 +33,7 @@ def test_files_round_trip(names: tuple[str | None, ...]) -> None:
 
 BAD = {
     "too-few": ("[W]", "factors is a list with a name or nothing for each factor, 2 here; found ['W']"),
+    "far-too-many": (f"[{', '.join(['W'] * 500)}]", "2 here; found ['W', 'W'"),
     "no-word": ("[W, a-b]", "starts with a letter, and no keyword of Python; found 'a-b'"),
     "keyword": ("[W, class]", "no keyword of Python; found 'class'"),
     "underscore": ("[W, _W]", "starts with a letter"),
@@ -47,6 +48,7 @@ def test_what_is_no_name_is_refused(factors: str, words: str) -> None:
         loads(f'shape: [4, 4]\nlevels:\n  - {{einsum: "i r, j r -> i j", sizes: {{r: 3}}, factors: {factors}}}\n')
     assert str(caught.value).startswith("<string>:3: levels[0].factors")
     assert words in str(caught.value)
+    assert len(str(caught.value)) < 250
 
 
 def test_factors_of_one_name_have_one_shape() -> None:
