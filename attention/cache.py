@@ -7,15 +7,17 @@ window keeps the keys and values of the last tokens.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from mlbtc.attention.arguments import level_scales
 from mlbtc.attention.functional import mlr_attention
+from mlbtc.attention.kernels.decode import Decoder
 from mlbtc.attention.kernels.kept import CachedLevel, CachedValues, Kept
+from mlbtc.attention.kernels.native import per_feature
 from mlbtc.attention.kernels.window import window_attention
 from mlbtc.attention.sequences import SequenceCache, check_window, elements_of
 from mlbtc.errors import SpecError
@@ -57,7 +59,6 @@ class AttentionCache(SequenceCache):
             if self.block_sizes != (None,):
                 raise SpecError(f"a window has one level of the whole sequence, found blocks of {list(block_sizes)}")
         super().__init__(batch, heads, sum(self.ranks), width, dtype, device)
-        self._wanted: tuple[int, float | tuple[float, ...] | None] | None = None
         self._values = CachedValues(self._empty, window)
         self._levels = [
             CachedLevel(self._empty, rank, window or block, sum(self.ranks[:number]), sliding=window is not None)
@@ -77,22 +78,15 @@ class AttentionCache(SequenceCache):
         yield self._values
 
     def _append(self, query: Tensor, key: Tensor, value: Tensor, scale: float | Sequence[float] | None) -> Tensor:
-        wanted = (query.shape[1], scale if scale is None or isinstance(scale, int | float) else tuple(scale))
-        # The factors of a step are those of the step before, and checking them takes as long as a short step.
-        if self._decoder is None or self._wanted != wanted:
-            self._decoder_of(self._levels, self._values, query.shape[1], self._scales(scale))
-            self._wanted = wanted
-        assert self._decoder is not None
-        return self._decoder[1](query, key, value, self.lengths)
+        heads = query.shape[1]
+        wanted = (heads, scale if scale is None or isinstance(scale, int | float) else tuple(scale))
+        # Factors are checked for a new decoder only: that takes as long as a short step.
+        decode = self._decoder_of(wanted, lambda: Decoder(self._levels, self._values, heads, self._scales(scale)))
+        return decode(query, key, value, self.lengths)
 
     def _scales(self, scale: float | Sequence[float] | None) -> list[float]:
         """Return a factor per feature."""
-        if scale is None:
-            scale = self.features**-0.5
-        per_level = [scale] * len(self.ranks) if isinstance(scale, int | float) else list(scale)
-        if len(per_level) != len(self.ranks) or not all(math.isfinite(factor) for factor in per_level):
-            raise SpecError(f"scale is a finite number or one for each of {len(self.ranks)} levels, found {scale!r}")
-        return [float(factor) for factor, rank in zip(per_level, self.ranks, strict=True) for _ in range(rank)]
+        return per_feature(level_scales(scale, self.ranks), self.ranks)
 
     def _extend(
         self, rows: slice, query: Tensor, key: Tensor, value: Tensor, scale: float | Sequence[float] | None

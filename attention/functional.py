@@ -25,7 +25,7 @@ from mlbtc.attention.kernels import (
     reference_attention,
     strip_attention,
 )
-from mlbtc.attention.kernels.native import missing
+from mlbtc.attention.kernels.native import missing, per_feature
 from mlbtc.codegen.transforms import active_transform
 from mlbtc.errors import BackendError
 
@@ -104,7 +104,7 @@ def mlr_attention(
         return sorted_attention(query, key, value, factors, ranks, blocks, options)
     if chosen == "cpp":
         return cpp_attention(query, key, value, factors, ranks, blocks, causal, options)
-    features = query.new_tensor([factor for factor, rank in zip(factors, ranks, strict=True) for _ in range(rank)])
+    features = query.new_tensor(per_feature(factors, ranks))
     groups = query.shape[1] // max(1, key.shape[1])
     if query.shape[1] != key.shape[1]:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))

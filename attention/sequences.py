@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlbtc.attention.kernels.decode import Decoder
-from mlbtc.attention.kernels.kept import CachedLevel, CachedValues, Kept
+from mlbtc.attention.kernels.kept import Kept
 from mlbtc.attention.kernels.native import PANEL_KEYS, working_dtype
 from mlbtc.errors import SpecError
 
@@ -78,13 +78,10 @@ class SequenceCache(ABC):
     ) -> Tensor:
         """Append tokens to sequences of one length and return what they attend to."""
 
-    def _decoder_of(
-        self, levels: Sequence[CachedLevel], values: CachedValues, heads: int, scales: Sequence[float]
-    ) -> Decoder:
-        """Return the decoder for the memory as it is now."""
-        wanted = (heads, tuple(scales))
+    def _decoder_of(self, wanted: object, make: Callable[[], Decoder]) -> Decoder:
+        """Return the decoder for the memory as it is now, made anew where another one is wanted than before."""
         if self._decoder is None or self._decoder[0] != wanted:
-            self._decoder = (wanted, Decoder(levels, values, heads, scales))
+            self._decoder = (wanted, make())
         return self._decoder[1]
 
     def attend(

@@ -12,7 +12,7 @@ from torch import Tensor
 from mlbtc.attention.kernels.adjusted import adjusted_attention
 from mlbtc.attention.kernels.blocks import block_bounds, check_runs
 from mlbtc.attention.kernels.dropout import drop_below
-from mlbtc.attention.kernels.native import Problem, describe_levels, kernels
+from mlbtc.attention.kernels.native import Problem, describe_levels, kernels, per_feature
 from mlbtc.attention.kernels.options import NO_OPTIONS, Options
 from mlbtc.attention.kernels.reference import reference_attention
 
@@ -112,7 +112,7 @@ def _differentiable(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Return the gradients through the reference, which can be differentiated again."""
     groups = query.shape[1] // max(1, key.shape[1])
-    factors = query.new_tensor([factor for factor, rank in zip(scales, ranks, strict=True) for _ in range(rank)])
+    factors = query.new_tensor(per_feature(scales, ranks))
     wide_key, wide_value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     arguments = query * factors, wide_key, wide_value, tuple(ranks), tuple(block_sizes), causal
     if Options(*options).used():

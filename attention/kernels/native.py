@@ -115,13 +115,18 @@ class View(ctypes.Structure):
     _fields_ = (("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "head", "token")))
 
 
+def per_feature(scales: Sequence[float], ranks: Sequence[int]) -> list[float]:
+    """Return for every feature the factor of its level."""
+    return [float(factor) for factor, rank in zip(scales, ranks, strict=True) for _ in range(rank)]
+
+
 @lru_cache(maxsize=1024)
 def describe_levels(
     dtype: torch.dtype, scales: tuple[float, ...], ranks: tuple[int, ...], block_sizes: tuple[int, ...]
 ) -> tuple[ctypes.Array[Any], ...]:
     """Return the scale of every feature, the ranks and the block sizes as arrays of C."""
     real = ctypes.c_float if dtype == torch.float32 else ctypes.c_double
-    factors = [factor for factor, rank in zip(scales, ranks, strict=True) for _ in range(rank)]
+    factors = per_feature(scales, ranks)
     integers = ctypes.c_int64 * len(ranks)
     return (real * len(factors))(*factors), integers(*ranks), integers(*block_sizes)
 
