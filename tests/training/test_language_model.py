@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import os
 
 import pytest
 import torch
@@ -91,3 +92,17 @@ def test_the_default_text_is_the_standard_library():
     assert files == texts.find_files([])
     assert any(path.name == "argparse.py" for path in files)
     assert not any("site-packages" in path.parts for path in files)
+
+
+@pytest.mark.slow
+def test_the_small_recipe_of_nanogpt_reaches_its_validation_loss(tmp_path):
+    """4 layers, 4 heads, width 128, context 64, batch 12, 2000 steps: nanoGPT's README reports about 1.88."""
+    folder = os.environ.get("MLBTC_DATA")
+    if folder is None:
+        pytest.skip("MLBTC_DATA is not set: it names the folder that holds tinyshakespeare.txt")
+    sizes = {"layers": 4, "heads": 4, "width": 128, "context": 64, "batch": 12, "steps": 2000, "lr": 1e-3}
+    data = os.path.join(folder, "tinyshakespeare.txt")
+    result = run(
+        Config.make(data=(data,), eval_windows=0, eval_every=1000, out=tmp_path / "run", **sizes), console=QUIET
+    )
+    assert result.metrics["validation_loss"] < 1.9

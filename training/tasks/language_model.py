@@ -90,10 +90,7 @@ class LanguageModel(Problem):
         self.device = torch.device(config.device)
         self.vocabulary = VOCABULARIES[config.tokens]
         self.starts = evaluation_starts(len(text.validation), self.context, config.eval_windows)
-        with seeded(config.seed, "model"):
-            sizes = {"inputs": self.vocabulary, "outputs": self.vocabulary, "positions": self.context}
-            model = Transformer(config.specs, **sizes)
-        super().__init__(model.to(self.device), stream(config.seed, "training"))
+        super().__init__(build_model(config).to(self.device), stream(config.seed, "training"))
 
     def loss(self, step: int) -> Tensor:
         """Draw windows and return their mean cross entropy."""
@@ -126,6 +123,14 @@ class LanguageModel(Problem):
         self.model.train(was_training)
         means: list[float] = (total / len(self.starts)).tolist()
         return means
+
+
+def build_model(config: Config) -> Transformer:
+    """Return the model of a resolved config, with the weights that training starts from."""
+    vocabulary = VOCABULARIES[config.tokens]
+    assert config.context is not None
+    with seeded(config.seed, "model"):
+        return Transformer(config.specs, inputs=vocabulary, outputs=vocabulary, positions=config.context)
 
 
 def evaluation_starts(tokens: int, context: int, most: int) -> Tensor:

@@ -45,6 +45,11 @@ def encode(content: bytes, kind: str) -> bytes:
     return content if kind == "bytes" else content.translate(_TABLE, _DROPPED)
 
 
+def decode(tokens: Sequence[int], kind: str) -> bytes:
+    """Return the bytes that tokens stand for."""
+    return bytes(tokens) if kind == "bytes" else bytes(ALPHABET[token] for token in tokens)
+
+
 def find_files(data: Sequence[str]) -> list[Path]:
     """Return the files of the paths, those of a folder in the order of their names; none: Python's own library.
 
