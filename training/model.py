@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +92,7 @@ class Transformer(nn.Module):
         Raises:
             SpecError: an attention is not causal.
         """
-        return [block.attention.new_cache(batch_size) for block in self.blocks]
+        return [cast(Block, block).attention.new_cache(batch_size) for block in self.blocks]
 
     def forward(self, x: Tensor, caches: Sequence[Any] | None = None) -> Tensor:  # (B, T, inputs) to (B, T, outputs)
         """Return one output per token.
