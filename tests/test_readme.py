@@ -61,9 +61,19 @@ def test_a_stale_part_is_noticed() -> None:
 
 def test_the_quick_commands_run(folder: Path) -> None:
     for command in commands():
-        if " train " not in command and not command.startswith("mlbtc bench"):
+        if " train " not in command and not command.startswith(("mlbtc bench", "mlbtc sample")):
             done = run(command, folder)
             assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_the_sample_command_runs(folder: Path) -> None:
+    (command,) = [c for c in commands() if c.startswith("mlbtc sample")]
+    (training,) = [c for c in commands() if c.startswith("mlbtc train lm")]
+    small = "--steps 3 --width 16 --heads 2 --layers 1 --context 32 --eval-windows 8"
+    for line in (f"{training} {small}", command):
+        done = run(line, folder)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert done.stdout.startswith("def ")
 
 
 @pytest.mark.slow

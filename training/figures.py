@@ -86,6 +86,31 @@ def forecast(
     return _save(figure, path)
 
 
+def losses_by_position(path: Path, steps: Sequence[dict[str, Any]], losses: list[float]) -> Path | None:
+    """Draw the validation loss at each position of a window beside the losses of training.
+
+    Args:
+        path: the PNG to write.
+        steps: the metrics of each step; those with `validation_loss` make the second curve.
+        losses: nats by position.
+
+    Returns:
+        The path, or None without matplotlib.
+    """
+    panels = _panels(2)
+    if panels is None:
+        return None
+    figure, left, right = panels
+    left.plot(range(1, len(losses) + 1), losses)
+    left.set(xlabel="position in the window", ylabel="validation loss (nats)")
+    _draw_loss(right, steps)
+    validated = [(row["step"], row["validation_loss"]) for row in steps if "validation_loss" in row]
+    if validated:
+        right.plot(*zip(*validated, strict=True), "-o", label="validation")
+    right.legend(frameon=False)
+    return _save(figure, path)
+
+
 def _panels(count: int) -> tuple[Any, ...] | None:
     """Return a figure and its axes, without touching pyplot and the caller's backend; None without matplotlib."""
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +42,10 @@ class Block(nn.Module):
         nn.init.normal_(self.up.weight, std=self.up.in_features**-0.5)
         nn.init.zeros_(self.down.weight)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
-        """Return the tokens behind the block, of the same shape."""
-        x = x + self.attention(self.attention_norm(x))
+    def forward(self, x: Tensor, cache: Any = None) -> Tensor:  # (B, T, D)
+        """Return the tokens behind the block, of the same shape; with a cache, they follow those that it holds."""
+        given = {} if cache is None else {"cache": cache}
+        x = x + self.attention(self.attention_norm(x), **given)
         return x + self.down(nn.functional.gelu(self.up(self.mlp_norm(x))))
 
 
@@ -85,10 +86,29 @@ class Transformer(nn.Module):
         nn.init.ones_(self.norm.weight)
         nn.init.zeros_(self.read_out.weight)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, inputs) to (B, T, outputs)
-        """Return one output per token."""
-        tokens = x.shape[1]
-        if tokens > self.positions.shape[0]:
-            raise TrainingError(f"the model has {self.positions.shape[0]} positions, found {tokens} tokens")
-        hidden = self.blocks(self.read_in(x) + self.positions[:tokens])
+    def new_caches(self, batch_size: int) -> list[Any]:
+        """Return an empty cache for each block.
+
+        Raises:
+            SpecError: an attention is not causal.
+        """
+        return [cast(Block, block).attention.new_cache(batch_size) for block in self.blocks]
+
+    def forward(self, x: Tensor, caches: Sequence[Any] | None = None) -> Tensor:  # (B, T, inputs) to (B, T, outputs)
+        """Return one output per token.
+
+        Args:
+            x: whole sequences, or the next tokens of sequences of one length where there are caches.
+            caches: what `new_caches` returned; they take up the tokens.
+
+        Raises:
+            TrainingError: there are more tokens than positions.
+        """
+        first = caches[0].lengths[0] if caches else 0
+        last = first + x.shape[1]
+        if last > self.positions.shape[0]:
+            raise TrainingError(f"the model has {self.positions.shape[0]} positions, found {last} tokens")
+        hidden = self.read_in(x) + self.positions[first:last]
+        for block, cache in zip(self.blocks, caches or [None] * len(self.blocks), strict=True):
+            hidden = block(hidden, cache)
         return self.read_out(self.norm(hidden))

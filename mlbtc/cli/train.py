@@ -23,6 +23,7 @@ nothing had happened. Equal seeds give equal numbers.
     mlbtc train icl --attention mlr --out runs/icl
     mlbtc train icl --resume runs/icl --steps 4000
     mlbtc train forecast --data ETTh1.csv --attention examples/specs/forecast_mlr.yaml
+    mlbtc train lm --data book.txt --attention mlr
 """
 
 app = typer.Typer(help=teach(HELP), no_args_is_help=True, rich_markup_mode=None)
@@ -33,6 +34,13 @@ class Protocol(StrEnum):
 
     channels = "channels"
     positions = "positions"
+
+
+class Tokens(StrEnum):
+    """Kinds of tokens."""
+
+    characters = "characters"
+    bytes = "bytes"
 
 
 Attention = Annotated[
@@ -136,6 +144,56 @@ def forecast_command(
     from mlbtc.training.tasks import forecasting
 
     _train(forecasting, options, resume)
+
+
+@app.command("lm")
+def lm_command(
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A text file, or a folder of them in the order of names; may be repeated. Without it the source text "
+            "of Python's standard library.",
+            metavar="PATH",
+        ),
+    ] = None,
+    tokens: Annotated[
+        Tokens | None,
+        typer.Option(help="characters (default): newline and printable ASCII, others are dropped; or bytes."),
+    ] = None,
+    attention: Attention = None,
+    context: Annotated[int | None, typer.Option(help="Tokens of a window; of the spec file, else 128.")] = None,
+    width: Annotated[int | None, typer.Option(help="Model width; of the spec file by default, else 64.")] = None,
+    heads: Heads = None,
+    layers: Annotated[int | None, typer.Option(help="Transformer layers; 2 by default.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps in all; 400 by default.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Windows per step; 16 by default.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate after warm-up; 0.002 by default.")] = None,
+    warmup: Annotated[int | None, typer.Option(help="Steps over which the rate grows; 100 by default.")] = None,
+    eval_every: Annotated[int | None, typer.Option(help="Steps between validations; 100 by default.")] = None,
+    eval_windows: Annotated[
+        int | None, typer.Option(help="Validation windows, evenly spread; 256 by default, 0: all.")
+    ] = None,
+    seed: Seed = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder, runs/lm by default; an earlier run there is moved aside.")
+    ] = None,
+    device: Device = None,
+    resume: Resume = None,
+) -> None:
+    """Learn to predict the next character of a text; the table has loss, perplexity and bits per token.
+
+    The last tenth of the text is for validation: fixed windows without overlap, the same for all runs of one context.
+
+        mlbtc train lm                                              # Python's own library
+        mlbtc train lm --data book.txt --attention mlr --out runs/book
+        mlbtc train lm --steps 20 --width 16 --context 32 --layers 1  # a few seconds
+        mlbtc train lm --resume runs/book --steps 2000
+    """
+    options = {key: value for key, value in locals().items() if key != "resume"}
+    options["data"] = data or None
+    from mlbtc.training.tasks import language_model
+
+    _train(language_model, options, resume)
 
 
 for _command in app.registered_commands:

@@ -22,7 +22,17 @@ JOINED = [
 def test_help_of_the_program() -> None:
     result = RUN.invoke(app, ["--help"])
     assert result.exit_code == 0
-    for word in ("analyze", "compile", "generate", "train", "bench", "shape: [D, D]", "levels:", "exits with 0"):
+    for word in (
+        "analyze",
+        "compile",
+        "generate",
+        "train",
+        "sample",
+        "bench",
+        "shape: [D, D]",
+        "levels:",
+        "exits with 0",
+    ):
         assert word in result.stdout
 
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import mlbtc
 from mlbtc import MLBTC, Level, families
 from mlbtc.codegen.matrix import generate_matrix
-from mlbtc.codegen.modules import module_class
+from mlbtc.codegen.modules import compile_matrix, module_class
 from mlbtc.codegen.nested import is_nested
 from mlbtc.codegen.tuning import Candidate, Layout
 from mlbtc.errors import CodegenError
@@ -119,3 +119,16 @@ def test_one_graph_autocast_and_vmap() -> None:
     torch.testing.assert_close(torch.compile(made, fullgraph=True, backend="aot_eager")(x), expected)
     with torch.autocast("cpu", torch.bfloat16):
         assert made.float()(x.float()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("tokens", "layout"), [(None, "nested"), (1, "levels"), (63, "levels"), (64, "nested")])
+def test_the_torch_target_takes_the_layout_that_was_faster_for_so_many_tokens(
+    tokens: int | None, layout: Layout
+) -> None:
+    made = compile_matrix(families.mlr((64, 64), [2, 2, 2, 1]), target="torch", tokens=tokens)
+    assert made.candidate.layout == layout
+    assert ("side by side" in made.explain()) == (layout == "nested")
+
+
+def test_other_specs_keep_their_plan_for_many_tokens() -> None:
+    assert compile_matrix(families.btt((16, 16), rank=1), target="torch", tokens=64).candidate.layout == "levels"

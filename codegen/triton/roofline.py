@@ -1,0 +1,55 @@
+"""Lower bounds in seconds for a fused product of two factors and for a dense one: arithmetic, not measurement."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """Published peaks of a GPU.
+
+    Attributes:
+        flops_per_second: of matrix products in bfloat16 or float16, without sparsity.
+        bytes_per_second: of the GPU's memory.
+    """
+
+    flops_per_second: float
+    bytes_per_second: float
+
+
+H100 = Gpu(flops_per_second=989.4e12, bytes_per_second=3.35e12)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one product must compute and move at the least."""
+
+    flops: int
+    bytes_moved: int
+
+    def seconds(self, gpu: Gpu = H100) -> float:
+        """Return the time below which no kernel can be: computing and moving overlap at best."""
+        return max(self.flops / gpu.flops_per_second, self.bytes_moved / gpu.bytes_per_second)
+
+
+def two_factor_work(tokens: int, a: int, b: int, c: int, d: int, s: int, element_bytes: int = 2) -> Work:
+    """Count `b a c s, c b s d -> (b a) (c d)` with both products in one kernel, the middle never leaving the chip.
+
+    FLOPs 2 T s b c (a + d); input, output and both factors move once. Sizes are not padded to what a matrix unit
+    takes, so small a, d or s make a kernel slower than this.
+
+    Args:
+        tokens: T, the rows of the input `[T, c d]` and of the output `[T, b a]`.
+        a: rows of an output block.
+        b: blocks of the output.
+        c: blocks of the input.
+        d: columns of an input block.
+        s: the rank index.
+        element_bytes: bytes of one element, 2 for bfloat16.
+    """
+    factors = s * b * c * (a + d)
+    return Work(flops=2 * tokens * factors, bytes_moved=element_bytes * (tokens * (c * d + b * a) + factors))
+
+
+def dense_work(tokens: int, out: int, in_: int, element_bytes: int = 2) -> Work:
+    """Count `torch.nn.Linear` without a bias: FLOPs 2 T out in; input, output and weight move once."""
+    return Work(flops=2 * tokens * out * in_, bytes_moved=element_bytes * (tokens * (out + in_) + out * in_))

@@ -1,0 +1,204 @@
+"""A language model of characters (the paper's experiment 2 at a small size): predict the next token of a text."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from rich.console import Console
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
+
+from mlbtc.training import figures
+from mlbtc.training.attention import choose_attention
+from mlbtc.training.checkpoints import save_weights
+from mlbtc.training.config import RunConfig, choose_device
+from mlbtc.training.errors import TrainingError
+from mlbtc.training.loop import Problem, fit
+from mlbtc.training.metrics import read_metrics
+from mlbtc.training.model import Transformer
+from mlbtc.training.report import Result, Table, finish
+from mlbtc.training.runs import load_config, open_run
+from mlbtc.training.seeds import seeded, stream
+from mlbtc.training.tasks.text import VOCABULARIES, Text, load_text
+
+LAYERS = 2
+SIZES: dict[str, int] = {"width": 64, "heads": 4, "context": 128}
+
+
+class Config(RunConfig):
+    """Options of a language model run.
+
+    Attributes:
+        data: text files and folders; none for the source text of Python's standard library.
+        tokens: "characters" (newline and printable ASCII, others are dropped) or "bytes".
+        context: tokens of a window.
+        eval_every: steps between validations.
+        eval_windows: windows of the validation part that are measured, evenly spread; 0 for all.
+    """
+
+    task: ClassVar[str] = "lm"
+
+    data: tuple[str, ...] = ()
+    tokens: Literal["characters", "bytes"] = "characters"
+    context: int | None = Field(None, ge=1)
+    eval_every: int = Field(100, ge=1)
+    eval_windows: int = Field(256, ge=0)
+    steps: int = Field(400, ge=1)
+    batch: int = Field(16, ge=1)
+    lr: float = Field(2e-3, gt=0, allow_inf_nan=False)
+    out: Path = Path("runs/lm")
+
+    def resolved(self) -> Config:
+        """Return the config with every choice made: specs, sizes, device.
+
+        Raises:
+            TrainingError: options contradict each other or the attention spec.
+        """
+        specs = choose_attention(
+            self.attention,
+            layers=self.layers,
+            default_layers=LAYERS,
+            given={"width": self.width, "heads": self.heads, "context": self.context},
+            defaults={**SIZES, "causal": True, "qk_norm": True},
+        )
+        if not all(spec.causal for spec in specs):
+            raise TrainingError(
+                "a language model predicts a token from those before it; the attention spec says causal: false, "
+                "so a token would see its answer; set causal: true"
+            )
+        if len({spec.context for spec in specs}) > 1:
+            raise TrainingError(f"layers need one context, found {sorted({spec.context for spec in specs})}")
+        sizes = {"width": specs[0].width, "heads": specs[0].heads, "layers": len(specs), "context": specs[0].context}
+        return self.replace(attention=specs, device=str(choose_device(self.device)), **sizes)
+
+
+class LanguageModel(Problem):
+    """The training problem: mean cross entropy, in nats per token, of random windows of the training part.
+
+    Args:
+        config: resolved.
+        text: the tokens.
+    """
+
+    def __init__(self, config: Config, text: Text) -> None:
+        assert config.context is not None
+        self.config, self.text, self.context = config, text, config.context
+        self.device = torch.device(config.device)
+        self.vocabulary = VOCABULARIES[config.tokens]
+        self.starts = evaluation_starts(len(text.validation), self.context, config.eval_windows)
+        super().__init__(build_model(config).to(self.device), stream(config.seed, "training"))
+
+    def loss(self, step: int) -> Tensor:
+        """Draw windows and return their mean cross entropy."""
+        last = len(self.text.train) - self.context
+        starts = torch.randint(last, (self.config.batch,), generator=self.generator)
+        return self.losses(self.text.train, starts).mean()
+
+    def losses(self, tokens: Tensor, starts: Tensor) -> Tensor:  # (N,), (B,) to (B, T)
+        """Return the cross entropy of each token behind those of windows."""
+        windows = tokens[starts[:, None] + torch.arange(self.context + 1)].long().to(self.device)
+        # A linear read-in of one-hot tokens is a token embedding.
+        inputs = one_hot(windows[:, :-1], self.vocabulary).to(torch.get_default_dtype())
+        return cross_entropy(self.model(inputs).transpose(1, 2), windows[:, 1:], reduction="none")
+
+    def measure(self, step: int) -> dict[str, Any]:
+        """Validate every so often."""
+        if step % self.config.eval_every:
+            return {}
+        losses = self.evaluate()
+        return {"validation_loss": sum(losses) / len(losses)}
+
+    @torch.no_grad()
+    def evaluate(self) -> list[float]:
+        """Return the mean validation loss at each position of a window, in float64."""
+        was_training = self.model.training
+        self.model.eval()
+        total = torch.zeros(self.context, dtype=torch.float64)
+        for starts in self.starts.split(32):
+            total += self.losses(self.text.validation, starts).cpu().double().sum(0)
+        self.model.train(was_training)
+        means: list[float] = (total / len(self.starts)).tolist()
+        return means
+
+
+def build_model(config: Config) -> Transformer:
+    """Return the model of a resolved config, with the weights that training starts from."""
+    vocabulary = VOCABULARIES[config.tokens]
+    assert config.context is not None
+    with seeded(config.seed, "model"):
+        return Transformer(config.specs, inputs=vocabulary, outputs=vocabulary, positions=config.context)
+
+
+def evaluation_starts(tokens: int, context: int, most: int) -> Tensor:
+    """Return where windows begin that cover a text without overlap; at most `most`, evenly spread (0: all)."""
+    count = (tokens - 1) // context
+    chosen = count if most == 0 else min(most, count)
+    return torch.arange(chosen) * count // chosen * context
+
+
+def run(config: Config, *, resume: bool = False, console: Console | None = None) -> Result:
+    """Train, evaluate on fixed validation windows and write the run folder.
+
+    Args:
+        config: need not be resolved.
+        resume: continue the run in `config.out`; see `resume_config`.
+        console: for progress and messages; standard output by default.
+
+    Raises:
+        TrainingError: an option or the data is wrong, or the loss diverged.
+        Interrupted: Ctrl-C or SIGTERM; the run can be resumed.
+    """
+    console = console or Console()
+    config = config.resolved()
+    assert config.context is not None
+    text = load_text(config.data, config.tokens, config.context)
+    problem = LanguageModel(config, text)
+    folder = open_run(config, {"sha256": text.digest}, resume=resume, console=console)
+    steps = fit(problem, config, folder, resume=resume, console=console)
+    save_weights(problem.model, folder.model)
+    losses = problem.evaluate()
+    rows = read_metrics(folder.metrics)
+    metrics = _metrics(losses, rows)
+    return finish(
+        config,
+        folder,
+        model=problem.model,
+        metrics=metrics,
+        table=_table(problem, metrics),
+        notes=(),
+        steps=steps,
+        figure=figures.losses_by_position(folder.figure, rows, losses),
+    )
+
+
+def resume_config(folder: Path, **changes: Any) -> Config:
+    """Return the config of an earlier run with some options changed, for `run(config, resume=True)`."""
+    return load_config(Config, folder, **changes)
+
+
+def _metrics(losses: list[float], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    loss = sum(losses) / len(losses)
+    return {
+        "validation_loss": loss,
+        "perplexity": math.exp(loss),
+        "bits_per_token": loss / math.log(2),
+        "loss_by_position": losses,
+        "seconds": rows[-1]["seconds"],
+    }
+
+
+def _table(problem: LanguageModel, metrics: dict[str, Any]) -> Table:
+    title = f"next token of {problem.vocabulary}, {len(problem.starts)} validation windows of {problem.context} tokens"
+    uniform = math.log(problem.vocabulary)
+    header = ("predictor", "loss (nats)", "perplexity", "bits per token", "first position", "last position")
+    by_position = metrics["loss_by_position"]
+    found = (metrics["validation_loss"], by_position[0], by_position[-1])
+    rows = tuple(
+        (name, f"{loss:.4f}", f"{math.exp(loss):.2f}", f"{loss / math.log(2):.4f}", f"{first:.4f}", f"{last:.4f}")
+        for name, (loss, first, last) in {"model": found, "uniform": (uniform,) * 3}.items()
+    )
+    return Table(title, header, rows)
