@@ -144,7 +144,15 @@ class Result:
     claims: tuple[tuple[str, str], ...] = ()
 
     def broken_claims(self) -> list[tuple[Timing, Timing]]:
-        """Return pairs of a candidate that was slower than another although the opposite is claimed, and that other."""
+        """Return pairs of a candidate that was slower than another although the opposite is claimed, and that other.
+
+        Noise alone breaks no claim: it is broken where the first quartile lies above the other's third, so that the
+        interquartile ranges do not overlap.
+        """
+        return [(ours, theirs) for ours, theirs in self.slower() if ours.quartiles[0] > theirs.quartiles[1]]
+
+    def slower(self) -> list[tuple[Timing, Timing]]:
+        """Return pairs as `broken_claims` does by the medians alone, whether or not that may be noise."""
         by_name = {timing.name: timing for timing in self.timings}
         pairs = [(by_name[a], by_name[b]) for a, b in self.claims if a in by_name and b in by_name]
         return [(ours, theirs) for ours, theirs in pairs if ours.seconds > theirs.seconds]
@@ -156,6 +164,8 @@ def run_cases(
     *,
     progress: Callable[[str], None] = lambda text: None,
     clock: Clock = time.perf_counter,
+    earlier: Sequence[Result] = (),
+    done: Callable[[Sequence[Result]], None] = lambda results: None,
 ) -> list[Result]:
     """Check and time all cases.
 
@@ -164,6 +174,8 @@ def run_cases(
         settings: how to measure.
         progress: called with a line of text before each case.
         clock: seconds, as a number that grows.
+        earlier: results of cases that are not timed again.
+        done: called with all results so far after each case that was timed, all its modes.
 
     Raises:
         BenchmarkError: a candidate differs from its reference, or the rival is missing.
@@ -172,6 +184,9 @@ def run_cases(
     threads = torch.get_num_threads()
     try:
         for case in cases:
+            if known := [result for result in earlier if (result.case, result.sizes) == (case.name, case.sizes)]:
+                results += known
+                continue
             progress(f"{case.name}, {', '.join(f'{name} {size}' for name, size in case.sizes.items())}")
             torch.set_num_threads(case.threads or settings.threads)
             for mode, candidates in case.build(settings.seed).items():
@@ -180,6 +195,7 @@ def run_cases(
                 if peaks is not None:
                     result = _with_peaks(result, peaks(settings.seed, case.threads or settings.threads))
                 results.append(result)
+            done(results)
     finally:
         torch.set_num_threads(threads)
     return results

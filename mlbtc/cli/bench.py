@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import mlbtc
 from mlbtc.cli.options import teach
 
 if TYPE_CHECKING:
-    from mlbtc.benchmarks.runner import Case
+    from mlbtc.benchmarks.runner import Case, Result, Settings
 
 HELP = """Time what mlbtc makes against what PyTorch has, in one process and in turn.
 
@@ -23,6 +24,10 @@ rival's time. A ratio behind ~ had quartiles more than a quarter apart: the mach
 
     mlbtc bench linear
     mlbtc bench attention --tokens 2048 --out attention.json
+
+The file of --out is written after every case. What stops early, by Ctrl-C too, shows what it has; the same command with
+--resume times the cases that are missing, and refuses if the machine, a version or a setting is another one. A claim is
+broken only where the interquartile ranges do not overlap.
 """
 
 TABLE_WIDTH = 140
@@ -35,7 +40,8 @@ Seconds = Annotated[float, typer.Option("--seconds-per-case", help="Time for eac
 Repetitions = Annotated[int, typer.Option(help="The least number of timed rounds.")]
 Warmup = Annotated[int, typer.Option(help="Rounds before timing.")]
 Seed = Annotated[int, typer.Option(help="Seed of the random operands.", min=0, max=2**63 - 1)]
-Out = Annotated[Path | None, typer.Option(help="Also write the results, machine and settings as JSON.")]
+Out = Annotated[Path | None, typer.Option(help="Write results, machine and settings as JSON, after every case.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished record that --out names.")]
 
 Tokens = Annotated[list[int], typer.Option(help="Sequence lengths; repeat for several.", show_default=False)]
 CaseNames = Annotated[list[str], typer.Option(help="A head to time, such as '8 x 8'; repeat for several.")]
@@ -57,6 +63,7 @@ def linear_command(
     warmup: Warmup = 2,
     seed: Seed = 0,
     out: Out = None,
+    resume: Resume = False,
 ) -> None:
     """Time emitted modules against nn.Linear with the same matrix, einsum on the same factors, and other packages.
 
@@ -84,7 +91,7 @@ def linear_command(
         return linear_cases(sizes)
 
     _run(
-        "linear", make, _counts(threads or [], full), seconds, repetitions, warmup, seed, out,
+        "linear", make, _counts(threads or [], full), seconds, repetitions, warmup, seed, out, resume,
         more=lambda: {"peers": peers.states()},
     )  # fmt: skip
 
@@ -104,6 +111,7 @@ def attention_command(
     warmup: Warmup = 2,
     seed: Seed = 0,
     out: Out = None,
+    resume: Resume = False,
 ) -> None:
     """Time causal MLR attention against scaled_dot_product_attention and the dense method, one matrix per level.
 
@@ -140,6 +148,7 @@ def attention_command(
         warmup,
         seed,
         out,
+        resume,
         ours=ours,
         note=note,
         memory=peaks.DEFINITION,
@@ -158,6 +167,7 @@ def decode_command(
     warmup: Warmup = 5,
     seed: Seed = 0,
     out: Out = None,
+    resume: Resume = False,
 ) -> None:
     """Time one more token against scaled_dot_product_attention over a full cache.
 
@@ -184,6 +194,7 @@ def decode_command(
         warmup,
         seed,
         out,
+        resume,
         ours=CACHE,
         memory="keys and values that are kept",
     )
@@ -219,40 +230,94 @@ def _counts(threads: list[int], full: bool) -> list[int]:
 
 def _run(
     suite: str, make: Callable[[list[int]], list[Case]], threads: list[int], seconds: float, repetitions: int,
-    warmup: int, seed: int, out: Path | None, *, ours: str = "", note: str = "", memory: str = "",
+    warmup: int, seed: int, out: Path | None, resume: bool, *, ours: str = "", note: str = "", memory: str = "",
     more: Callable[[], dict[str, object]] = dict,
 ) -> None:  # fmt: skip
     import torch
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from mlbtc.benchmarks import record, summary
-    from mlbtc.benchmarks.runner import Settings, run_cases
+    from mlbtc.benchmarks.resume import check_unclaimed, earlier_results
+    from mlbtc.benchmarks.runner import BenchmarkError, Settings
 
+    if resume and out is None:
+        raise BenchmarkError("--resume needs --out, the record to go on with")
     most = max(threads, default=torch.get_num_threads())
     settings = Settings(seconds=seconds, warmup=warmup, repetitions=repetitions, threads=most, seed=seed)
     # One number of threads is a setting, several are sizes of the cases.
     cases = make(threads if len(threads) > 1 else [])
     if out is not None:
         record.check_writable(out)
-    here = record.machine(most) | more()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=len(cases), completed=-1)
-        results = run_cases(
-            cases, settings, progress=lambda text: bar.update(task, advance=1, description=text, refresh=True)
-        )
+        if not resume:
+            check_unclaimed(out)
+    here = {"mlbtc": mlbtc.__version__} | record.machine(most) | more()
+    # --resume is how a record came about, not what it holds.
+    command = shlex.join(["mlbtc", *(word for word in sys.argv[1:] if word != "--resume")])
+
+    def text(results: Sequence[Result], missing: int) -> str:
+        return record.as_json(suite, settings, results, here, command, memory, missing)
+
+    def save(results: Sequence[Result], missing: int) -> None:
+        if out is not None:
+            record.write(out, text(results, missing))
+
+    earlier = earlier_results(out, text([], 0)) if resume and out is not None else []
+    results, missing = _time(cases, settings, earlier, save)
     plain = Console(highlight=False)
     plain.width = max(plain.width, TABLE_WIDTH)
     plain.print(record.heading(suite, settings, here), markup=False, soft_wrap=True)
     plain.print(record.table(results))
-    for text in (note, record.reasons(results), summary.ratios(results, ours), record.claims(results)):
-        if text:
-            plain.print(text, markup=False, soft_wrap=True)
+    for part in (note, record.reasons(results), summary.ratios(results, ours), record.claims(results)):
+        if part:
+            plain.print(part, markup=False, soft_wrap=True)
+    if missing:
+        kept = f"; {out} holds the others, go on with --resume" if out is not None and results else ""
+        typer.echo(f"mlbtc: interrupted, {missing} of {len(cases)} cases are missing{kept}", err=True)
+        raise typer.Exit(130)
     if out is not None:
-        command = shlex.join(["mlbtc", *sys.argv[1:]])
-        record.write(out, record.as_json(suite, settings, results, here, command, memory))
+        save(results, 0)
         plain.print(f"wrote {out}", markup=False, soft_wrap=True)
+
+
+def _time(
+    cases: Sequence[Case], settings: Settings, earlier: Sequence[Result], save: Callable[[Sequence[Result], int], None]
+) -> tuple[list[Result], int]:
+    """Return the results, and how many cases are missing because of Ctrl-C; a case counts with all its modes."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from mlbtc.benchmarks.runner import run_cases
+
+    kept = list(earlier)
+    known = {(result.case, *result.sizes.items()) for result in earlier}
+    left = sum((case.name, *case.sizes.items()) not in known for case in cases)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left:"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=3600) as bar:
+        task = bar.add_task("", total=left)
+
+        def done(results: Sequence[Result]) -> None:
+            nonlocal left
+            kept[:], left = results, left - 1
+            save(kept, left)
+            bar.update(task, advance=1, refresh=True)
+
+        def progress(text: str) -> None:
+            bar.update(task, description=text, refresh=True)
+
+        try:
+            return run_cases(cases, settings, progress=progress, earlier=earlier, done=done), 0
+        except KeyboardInterrupt:
+            return kept, left
 
 
 app.command("linear", help=teach(linear_command.__doc__))(linear_command)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from mlbtc.benchmarks import linear
 from mlbtc.cli import main
 
 QUICK = ("--seconds-per-case", "0.001", "--repetitions", "1", "--warmup", "0", "--threads", "1")
@@ -65,6 +66,7 @@ def test_several_threads_and_one_head(mlbtc, tmp_path):
     ("arguments", "message"),
     [
         (("linear", "--width", "33"), "--width takes a power of 2"),
+        (("linear", "--resume"), "--resume needs --out"),
         (("linear", "--case", "bt rank 1"), "--case bt rank 1: no case has that name; did you mean 'btt rank 1'?"),
         (("figure", "nowhere.json"), "nowhere.json: cannot be read as a record: No such file"),
         (("linear", "--threads", "0"), "--threads takes at least 1, found 0"),
@@ -121,3 +123,36 @@ def test_a_figure_of_something_else(mlbtc, tmp_path):
         assert code == 2
         assert message in err
         assert not (tmp_path / "x.png").exists()
+
+
+def test_interrupted_then_resumed(mlbtc, tmp_path, monkeypatch):
+    out = tmp_path / "out.json"
+    names = ("--case", "btt rank 1", "--case", "btt rank 2")
+    sizes = ("linear", "--width", 32, "--tokens", 3, *names, *QUICK, "--out", out)
+    build, built = linear.build_linear, []
+
+    def stopping(name, *rest):
+        if name == "btt rank 2":
+            raise KeyboardInterrupt
+        return build(name, *rest)
+
+    def counting(name, *rest):
+        built.append(name)
+        return build(name, *rest)
+
+    monkeypatch.setattr(linear, "build_linear", stopping)
+    code, shown, err = mlbtc(*sizes)
+    assert (code, "btt rank 1" in shown, "wrote" in shown) == (130, True, False)
+    assert "interrupted, 2 of 3 cases are missing" in err
+    first = json.loads(out.read_text())
+    assert (first["missing_cases"], len(first["results"])) == (2, 2)
+    monkeypatch.setattr(linear, "build_linear", counting)
+    assert "go on with it by --resume" in mlbtc(*sizes)[2]
+    code, _, err = mlbtc(*sizes, "--seed", 1, "--resume")
+    assert (code, "its command is" in err) == (2, True)
+    assert json.loads(out.read_text()) == first
+    code, shown, err = mlbtc(*sizes, "--resume")
+    assert code == 0, err
+    assert built == ["btt rank 2"]
+    last = json.loads(out.read_text())
+    assert (last["missing_cases"], len(last["results"]), last["results"][:2]) == (0, 6, first["results"])

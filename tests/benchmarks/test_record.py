@@ -27,7 +27,7 @@ def text(results):
 
 def test_json_holds_machine_settings_and_results():
     found = json.loads(record.as_json("attention", Settings(seed=3), [RESULT], record.machine(1)))
-    assert list(found) == ["suite", "command", "memory", "machine", "settings", "results"]
+    assert list(found) == ["suite", "command", "memory", "machine", "settings", "missing_cases", "results"]
     assert set(found["machine"]) >= {"cpu", "cores", "python", "torch", "environment", "barrier_seconds"}
     assert found["settings"] == {
         "seconds": 1.5, "warmup": 2, "repetitions": 5, "threads": 1, "seed": 3, "dtype": "float32",
