@@ -16,7 +16,7 @@ from mlbtc.codegen.emit_torch import (
 )
 from mlbtc.codegen.initial import std_text
 from mlbtc.codegen.lowering import Around, lower_terms
-from mlbtc.codegen.program import Order, Program
+from mlbtc.codegen.program import Order, Parameter, Program
 from mlbtc.graph import build_graph, check
 from mlbtc.graph.build import ContractionGraph
 from mlbtc.plan.build import LevelPlan
@@ -70,14 +70,10 @@ class ScoreContext:
 def score_context(spec: AttentionSpec) -> ScoreContext:
     """Return what the template needs for a spec whose scores are specs."""
     plan = plan_attention(spec)
-    emitters = [_SideEmitter(spec, plan, side) for side in ("query", "key")]
+    emitters = _emitters(spec, plan)
     sides = tuple(emitter.emit() for emitter in emitters)
     programs = [program for emitter in emitters for program in emitter.programs]
-    # In the order of the spec, whatever side a factor is on.
-    named = sorted(
-        (parameter for program in programs for parameter in program.parameters),
-        key=lambda parameter: tuple(int(part) for part in parameter.name.removeprefix("level").split("_factor")),
-    )
+    named = _in_order(programs)
     orders: tuple[Order, ...] = tuple(order for program in programs for order in program.orders)
     return ScoreContext(
         features=plan.features,
@@ -87,6 +83,26 @@ def score_context(spec: AttentionSpec) -> ScoreContext:
         stds=tuple((parameter.name, std_text(parameter)) for parameter in named),
         orders=tuple((order.name, order_expression(order)) for order in orders),
         functions=needed_functions(programs),
+    )
+
+
+def score_factors(spec: AttentionSpec) -> tuple[Parameter, ...]:
+    """Return the factors of a spec whose scores are specs, with the fans that initial values are drawn by."""
+    emitters = _emitters(spec, plan_attention(spec))
+    for emitter in emitters:
+        emitter.emit()
+    return tuple(_in_order([program for emitter in emitters for program in emitter.programs]))
+
+
+def _emitters(spec: AttentionSpec, plan: LayerPlan) -> list[_SideEmitter]:
+    return [_SideEmitter(spec, plan, side) for side in ("query", "key")]
+
+
+def _in_order(programs: list[Program]) -> list[Parameter]:
+    """Return the factors of programs in the order of the spec, whatever side a factor is on."""
+    return sorted(
+        (parameter for program in programs for parameter in program.parameters),
+        key=lambda parameter: tuple(int(part) for part in parameter.name.removeprefix("level").split("_factor")),
     )
 
 

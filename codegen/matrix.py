@@ -13,6 +13,7 @@ from mlbtc.codegen.kernel import Kernel
 from mlbtc.codegen.lowering import lower, require_numbers
 from mlbtc.codegen.nested import COMMENT as NESTED_COMMENT
 from mlbtc.codegen.nested import is_nested, lower_nested
+from mlbtc.codegen.program import Parameter
 from mlbtc.codegen.reference import reference
 from mlbtc.codegen.structured import NativeMatrix
 from mlbtc.codegen.targets import TARGETS, check_target
@@ -80,6 +81,11 @@ def generate_matrix(
         class_name_of(bound.name),
         lambda name: emit_matrix(program, summary, header, comments, name, init, drawn),
     )
+
+
+def matrix_factors(spec: MLBTC) -> tuple[Parameter, ...]:
+    """Return the factors of a spec without open symbols, with the fans that initial values are drawn by."""
+    return lower(spec, build_plan(check(build_graph(spec)))).parameters
 
 
 def _takes_nested(spec: MLBTC, layout: Layout, one_by_one: bool) -> bool:

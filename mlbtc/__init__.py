@@ -37,7 +37,7 @@ _LAZY = {
     "compile": "mlbtc.compiler",
     "generate": "mlbtc.compiler",
 }
-_LAZY_MODULES = ("analysis", "attention", "codegen", "errors", "training", "benchmarks")
+_LAZY_MODULES = ("analysis", "attention", "codegen", "errors", "mup", "training", "benchmarks")
 
 
 def __getattr__(name: str) -> Any:

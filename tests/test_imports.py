@@ -18,6 +18,7 @@ ARROW = (
     ("codegen",),
     ("attention",),
     ("compiler", "linear"),
+    ("mup",),
     ("benchmarks", "doctor", "training"),
     ("tuner",),
     ("cli",),

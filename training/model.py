@@ -62,6 +62,8 @@ class Transformer(nn.Module):
         TrainingError: there is no layer, or the widths differ.
     """
 
+    width_free = ("read_in", "positions")
+
     def __init__(self, specs: Sequence[AttentionSpec], *, inputs: int, outputs: int, positions: int) -> None:
         super().__init__()
         widths = sorted({spec.width for spec in specs})

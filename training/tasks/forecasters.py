@@ -25,6 +25,9 @@ class ChannelForecaster(nn.Module):
         horizon: hours that it forecasts.
     """
 
+    # Its sums run over the hours of the look-back.
+    width_free = ("linear",)
+
     def __init__(self, specs: Sequence[AttentionSpec], look_back: int, horizon: int) -> None:
         super().__init__()
         self.encoder = Transformer(specs, inputs=1, outputs=1, positions=look_back)
