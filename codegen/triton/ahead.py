@@ -149,7 +149,8 @@ def _compile(
     divisible = [i for i, kind in enumerate(types.values()) if kind.startswith("*") or kind in ("i32", "i64")]
     attributes = {(i,): [["tt.divisibility", 16]] for i in divisible} if aligned else {}
     source = ASTSource(fn=kernel, signature=types, constexprs=dict(constexprs), attrs=attributes)
-    options = {"num_warps": num_warps, "num_stages": num_stages}
+    # Said outright, as the default changes between versions of Triton, and warns.
+    options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True}
     try:
         return triton.compile(source, target=GPUTarget(gpu.backend, gpu.arch, gpu.warp_size), options=options)
     except Exception as error:

@@ -14,9 +14,10 @@ RESULT = Result(
     (Absent("c", "not here"),), (("a", "b"),),
 )  # fmt: skip
 HERE = {"cpu": "made up", "torch": "2", "barrier_seconds": 1e-6}
+SETTINGS = Settings()
 
 
-def text(results=(), here=HERE, settings=Settings(), command="mlbtc bench linear", suite="linear", missing=0):  # noqa: B008
+def text(results=(), here=HERE, settings=SETTINGS, command="mlbtc bench linear", suite="linear", missing=0):
     return record.as_json(suite, settings, list(results), here, command, missing=missing)
 
 
