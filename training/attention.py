@@ -53,6 +53,22 @@ def choose_attention(
     return specs
 
 
+def check_causal(specs: Sequence[AttentionSpec], why: str) -> None:
+    """Refuse attention that sees later tokens, for a task that predicts them.
+
+    Args:
+        specs: of the layers.
+        why: what the task predicts, and from what.
+
+    Raises:
+        TrainingError: a spec is not causal.
+    """
+    if not all(spec.causal for spec in specs):
+        raise TrainingError(
+            f"{why}; the attention spec says causal: false, so a token would see its answer; set causal: true"
+        )
+
+
 def _named(name: str, *, width: int, heads: int, context: int, causal: bool, qk_norm: bool) -> AttentionSpec:
     if name == "standard":
         return AttentionSpec.standard(width, heads, context, causal, qk_norm)

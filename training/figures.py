@@ -78,11 +78,7 @@ def forecast(
         left.plot(range(len(values)), values, "k-" if name == "truth" else "-", label=name, linewidth=1)
     left.set(xlabel="hour", ylabel=ylabel)
     left.legend(frameon=False)
-    _draw_loss(right, steps)
-    validated = [(row["step"], row["validation_mse"]) for row in steps if "validation_mse" in row]
-    if validated:
-        right.plot(*zip(*validated, strict=True), "-o", label="validation")
-    right.legend(frameon=False)
+    _draw_losses(right, steps, "validation_mse")
     return _save(figure, path)
 
 
@@ -103,11 +99,7 @@ def losses_by_position(path: Path, steps: Sequence[dict[str, Any]], losses: list
     figure, left, right = panels
     left.plot(range(1, len(losses) + 1), losses)
     left.set(xlabel="position in the window", ylabel="validation loss (nats)")
-    _draw_loss(right, steps)
-    validated = [(row["step"], row["validation_loss"]) for row in steps if "validation_loss" in row]
-    if validated:
-        right.plot(*zip(*validated, strict=True), "-o", label="validation")
-    right.legend(frameon=False)
+    _draw_losses(right, steps, "validation_loss")
     return _save(figure, path)
 
 
@@ -121,6 +113,15 @@ def _panels(count: int) -> tuple[Any, ...] | None:
     figure = Figure(figsize=(4.5 * count, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, *figure.subplots(1, count, squeeze=False)[0]
+
+
+def _draw_losses(axes: Any, steps: Sequence[dict[str, Any]], validation: str) -> None:
+    """Draw the training loss, and what the rows hold under `validation` as the second curve."""
+    _draw_loss(axes, steps)
+    validated = [(row["step"], row[validation]) for row in steps if validation in row]
+    if validated:
+        axes.plot(*zip(*validated, strict=True), "-o", label="validation")
+    axes.legend(frameon=False)
 
 
 def _draw_loss(axes: Any, steps: Sequence[dict[str, Any]]) -> None:

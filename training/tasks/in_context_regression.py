@@ -11,10 +11,9 @@ from rich.console import Console
 from torch import Tensor
 
 from mlbtc.training import figures
-from mlbtc.training.attention import choose_attention
+from mlbtc.training.attention import check_causal, choose_attention
 from mlbtc.training.checkpoints import save_weights
 from mlbtc.training.config import RunConfig, choose_device
-from mlbtc.training.errors import TrainingError
 from mlbtc.training.loop import Problem, fit
 from mlbtc.training.metrics import read_metrics
 from mlbtc.training.model import Transformer
@@ -62,11 +61,7 @@ class Config(RunConfig):
             given={"width": self.width, "heads": self.heads},
             defaults={**SIZES, "context": 2 * points, "causal": True, "qk_norm": True},
         )
-        if not all(spec.causal for spec in specs):
-            raise TrainingError(
-                "in-context regression predicts a target from what stands before it; the attention spec says "
-                "causal: false, so a token would see its answer; set causal: true"
-            )
+        check_causal(specs, "in-context regression predicts a target from what stands before it")
         sizes = {"width": specs[0].width, "heads": specs[0].heads, "layers": len(specs)}
         device = str(choose_device(self.device))
         return self.replace(attention=specs, points=points, device=device, **sizes)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from mlbtc.training import figures
-from mlbtc.training.attention import choose_attention
+from mlbtc.training.attention import check_causal, choose_attention
 from mlbtc.training.checkpoints import save_weights
 from mlbtc.training.config import RunConfig, choose_device
 from mlbtc.training.errors import TrainingError
@@ -65,11 +65,7 @@ class Config(RunConfig):
             given={"width": self.width, "heads": self.heads, "context": self.context},
             defaults={**SIZES, "causal": True, "qk_norm": True},
         )
-        if not all(spec.causal for spec in specs):
-            raise TrainingError(
-                "a language model predicts a token from those before it; the attention spec says causal: false, "
-                "so a token would see its answer; set causal: true"
-            )
+        check_causal(specs, "a language model predicts a token from those before it")
         if len({spec.context for spec in specs}) > 1:
             raise TrainingError(f"layers need one context, found {sorted({spec.context for spec in specs})}")
         sizes = {"width": specs[0].width, "heads": specs[0].heads, "layers": len(specs), "context": specs[0].context}
@@ -101,9 +97,8 @@ class LanguageModel(Problem):
     def losses(self, tokens: Tensor, starts: Tensor) -> Tensor:  # (N,), (B,) to (B, T)
         """Return the cross entropy of each token behind those of windows."""
         windows = tokens[starts[:, None] + torch.arange(self.context + 1)].long().to(self.device)
-        # A linear read-in of one-hot tokens is a token embedding.
-        inputs = one_hot(windows[:, :-1], self.vocabulary).to(torch.get_default_dtype())
-        return cross_entropy(self.model(inputs).transpose(1, 2), windows[:, 1:], reduction="none")
+        logits = self.model(model_inputs(windows[:, :-1], self.vocabulary))
+        return cross_entropy(logits.transpose(1, 2), windows[:, 1:], reduction="none")
 
     def measure(self, step: int) -> dict[str, Any]:
         """Validate every so often."""
@@ -131,6 +126,11 @@ def build_model(config: Config) -> Transformer:
     assert config.context is not None
     with seeded(config.seed, "model"):
         return Transformer(config.specs, inputs=vocabulary, outputs=vocabulary, positions=config.context)
+
+
+def model_inputs(tokens: Tensor, vocabulary: int) -> Tensor:  # (B, T) to (B, T, vocabulary)
+    """Return tokens as the model takes them: a linear read-in of one-hot vectors is an embedding."""
+    return one_hot(tokens, vocabulary).to(torch.get_default_dtype())
 
 
 def evaluation_starts(tokens: int, context: int, most: int) -> Tensor:

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from mlbtc.training.checkpoints import load_checkpoint
 from mlbtc.training.config import choose_device
@@ -16,7 +15,7 @@ from mlbtc.training.errors import TrainingError
 from mlbtc.training.model import Transformer
 from mlbtc.training.runs import RunFolder
 from mlbtc.training.seeds import stream
-from mlbtc.training.tasks.language_model import Config, build_model, resume_config
+from mlbtc.training.tasks.language_model import Config, build_model, model_inputs, resume_config
 from mlbtc.training.tasks.text import VOCABULARIES, decode, encode
 
 
@@ -70,17 +69,19 @@ class Sampler:
         for _ in range(count):
             if caches[0].lengths[0] + len(new) > context:
                 caches, new = self.model.new_caches(1), seen[-max(1, context // 2) :]
-            inputs = one_hot(torch.tensor([new], device=self.device), vocabulary).to(self.model.positions.dtype)
+            inputs = model_inputs(torch.tensor([new], device=self.device), vocabulary)
             logits = self.model(inputs, caches)[0, -1].double().cpu()
             token = _draw(logits, temperature, top_k, generator)
             seen.append(token)
             new = [token]
             yield token
 
-    def text(self, prompt: str, count: int, **options: float | int | None) -> Iterator[str]:
+    def text(
+        self, prompt: str, count: int, *, temperature: float = 1.0, top_k: int | None = None, seed: int = 0
+    ) -> Iterator[str]:
         """Yield what follows a prompt, piece by piece; arguments are those of `tokens`."""
         pending = b""
-        for token in self.tokens(prompt.encode(), count, **options):  # type: ignore[arg-type]
+        for token in self.tokens(prompt.encode(), count, temperature=temperature, top_k=top_k, seed=seed):
             pending += decode([token], self.config.tokens)
             # Bytes of one character may arrive one after the other.
             try:
