@@ -19,6 +19,7 @@ from mlbtc.codegen.targets import choose_target
 from mlbtc.compiler import compile as compile_spec
 from mlbtc.errors import nearest
 from mlbtc.spec import MLBTC, families
+from mlbtc.spec.sizes import Size
 
 DENSE, EINSUM, CONTRACT, COMPILED = "nn.Linear", "torch.einsum", "opt_einsum.contract", "torch.compile of einsum"
 FEW_TOKENS = 64
@@ -26,6 +27,16 @@ FEW_TOKENS = 64
 
 WIDTHS, TOKENS = (512, 1024, 2048, 4096), (1, 64, 1024, 4096, 8192)
 """What --full times."""
+
+MOST_MLP_MACS = 1 << 34
+"""Of the dense MLP, for --full: larger ones take minutes each and show nothing that the layers alone do not."""
+
+PERIOD = 509
+"""So many different tokens there are at most, repeated: a reference of thousands in float64 takes minutes. A prime, so
+that no chunk of tokens that a candidate works on begins where another one does."""
+
+COMPILED_AT = (1024, 1024)
+"""Width and tokens at which --full compiles the einsum, which takes ten seconds each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +48,9 @@ class Sizes:
         tokens: tokens per call.
         threads: threads of torch; empty for those of the settings.
         cases: words, of which one must be in the name of a case; empty for all cases.
-        compiled: whether torch.compile of the einsum takes part, which is compiled anew for every cell.
+        compiled: whether torch.compile of the einsum takes part, which is compiled anew for every cell; with `full`
+            where `COMPILED_AT` says.
+        full: leave out what would take hours: see `MOST_MLP_MACS`.
     """
 
     widths: Sequence[int]
@@ -45,6 +58,7 @@ class Sizes:
     threads: Sequence[int] = ()
     cases: Sequence[str] = ()
     compiled: bool = False
+    full: bool = False
 
 
 def linear_specs(width: int) -> dict[str, MLBTC]:
@@ -83,7 +97,7 @@ def linear_cases(sizes: Sizes) -> list[Case]:
         for threads in sizes.threads or (None,)
         for width in sizes.widths
         for tokens in sizes.tokens
-        for case in _cases(width, tokens, threads, sizes.compiled)
+        for case in _cases(width, tokens, threads, sizes)
     ]
     chosen = [case for case in found if not sizes.cases or any(word in case.name for word in sizes.cases)]
     if not chosen:
@@ -92,15 +106,20 @@ def linear_cases(sizes: Sizes) -> list[Case]:
     return chosen
 
 
-def _cases(width: int, tokens: int, threads: int | None, compiled: bool) -> list[Case]:
+def _cases(width: int, tokens: int, threads: int | None, sizes: Sizes) -> list[Case]:
     size = {"width": width, "tokens": tokens, **({} if threads is None else {"threads": threads})}
-    mlp = (families.btt((4 * width, width), 2), families.btt((width, 4 * width), 2))
-    named = [(name, spec, partial(build_linear, name, spec)) for name, spec in linear_specs(width).items()]
-    named.append(("mlp of btt rank 2", mlp[0], partial(build_mlp, mlp)))
-    return [
-        Case(name, size, DENSE, partial(build, tokens, compiled), threads, claims=claims(spec, tokens))
-        for name, spec, build in named
-    ]
+    compiled = sizes.compiled and (not sizes.full or (width, tokens) == COMPILED_AT)
+    macs = tokens * width * width
+    made = [
+        Case(name, size, DENSE, partial(build_linear, name, spec, tokens, compiled), threads, None,
+             claims(spec, tokens), macs)
+        for name, spec in linear_specs(width).items()
+    ]  # fmt: skip
+    if not sizes.full or 8 * macs <= MOST_MLP_MACS:
+        mlp = (families.btt((4 * width, width), 2), families.btt((width, 4 * width), 2))
+        build = partial(build_mlp, mlp, tokens, compiled)
+        made.append(Case("mlp of btt rank 2", size, DENSE, build, threads, None, claims(mlp[0], tokens), 8 * macs))
+    return made
 
 
 def claims(spec: MLBTC, tokens: int) -> tuple[tuple[str, str], ...]:
@@ -118,11 +137,11 @@ def build_linear(name: str, spec: MLBTC, tokens: int, compiled: bool, seed: int)
     generator = torch.Generator().manual_seed(seed)
     modules = _modules(spec, tokens, generator)
     factors = list(modules["mlbtc torch"].parameters())
-    x = torch.randn(tokens, int(spec.shape[1]), generator=generator).requires_grad_()
-    grad = torch.randn(tokens, int(spec.shape[0]), generator=generator)
-    expected = linear_results(spec, factors, x, grad)
+    tokens_of = Repeated.draw(tokens, spec.shape[1], spec.shape[0], generator)
+    x, grad = tokens_of.whole()
+    expected = tokens_of.results(linear_results(spec, factors, tokens_of.x, tokens_of.weighted))
     dense = _dense(spec, factors)
-    dense_expected = [*expected[:2], grad.double().T @ x.detach().double()]
+    dense_expected = [*expected[:2], tokens_of.weighted.T @ tokens_of.x.double()]
     ways: list[Way] = [(DENSE, partial(dense, x), [x, dense.weight], dense_expected)]
     for rival, product in _products(spec, compiled).items():
         ways.append((rival, partial(product, factors, x), [x, *factors], expected))
@@ -137,19 +156,59 @@ def build_mlp(specs: tuple[MLBTC, MLBTC], tokens: int, compiled: bool, seed: int
     generator = torch.Generator().manual_seed(seed)
     first, second = (_modules(spec, tokens, generator) for spec in specs)
     factors = [list(part["mlbtc torch"].parameters()) for part in (first, second)]
-    x = torch.randn(tokens, int(specs[0].shape[1]), generator=generator).requires_grad_()
-    grad = torch.randn(tokens, int(specs[1].shape[0]), generator=generator)
-    expected = mlp_results(specs, factors, x, grad)
+    tokens_of = Repeated.draw(tokens, specs[0].shape[1], specs[1].shape[0], generator)
+    x, grad = tokens_of.whole()
+    expected = mlp_results(specs, factors, tokens_of.x, tokens_of.weighted)
+    common = tokens_of.results(expected.common)
     dense = nn.Sequential(_dense(specs[0], factors[0]), nn.GELU(), _dense(specs[1], factors[1]))
-    ways: list[Way] = [(DENSE, partial(dense, x), [x, *dense.parameters()], [*expected.common, *expected.dense])]
+    ways: list[Way] = [(DENSE, partial(dense, x), [x, *dense.parameters()], [*common, *expected.dense])]
     flat = [factor for part in factors for factor in part]
     for rival in _products(specs[0], compiled):
         both = [_products(spec, compiled)[rival] for spec in specs]
-        ways.append((rival, partial(_mlp, both, factors, x), [x, *flat], [*expected.common, *expected.factors]))
+        ways.append((rival, partial(_mlp, both, factors, x), [x, *flat], [*common, *expected.factors]))
     for own in first:
         mlp = nn.Sequential(first[own], nn.GELU(), second[own])
-        ways.append((own, partial(mlp, x), [x, *mlp.parameters()], [*expected.common, *expected.factors]))
+        ways.append((own, partial(mlp, x), [x, *mlp.parameters()], [*common, *expected.factors]))
     return modes(grad, ways)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """Inputs and output gradients of many tokens, of which few differ, so that a reference of the few is one of all.
+
+    Attributes:
+        x: the tokens that differ, (few, in).
+        grad: the gradients of their outputs, (few, out).
+        counts: how often each of them is there, (few, 1).
+        place: for each of the many which one it is.
+    """
+
+    x: Tensor
+    grad: Tensor
+    counts: Tensor
+    place: Tensor
+
+    @classmethod
+    def draw(cls, tokens: int, in_features: Size, out_features: Size, generator: torch.Generator) -> Repeated:
+        """Draw at most `PERIOD` different tokens and repeat them in order."""
+        few = min(tokens, PERIOD)
+        x, grad = (torch.randn(few, int(size), generator=generator) for size in (in_features, out_features))
+        place = torch.arange(tokens) % few
+        return cls(x, grad, torch.bincount(place, minlength=few).unsqueeze(1), place)
+
+    @property
+    def weighted(self) -> Tensor:
+        """The gradients times the counts, which give the gradients of factors over all tokens, (few, out)."""
+        return self.counts * self.grad.double()
+
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """Return input and output gradient of all tokens."""
+        return self.x[self.place].requires_grad_(), self.grad[self.place]
+
+    def results(self, found: Sequence[Tensor]) -> list[Tensor]:
+        """Return y, dL/dx and further gradients for all tokens from those of `x` and `weighted`."""
+        y, grad_x, *others = found
+        return [y[self.place], (grad_x / self.counts)[self.place], *others]
 
 
 Product = Callable[[Sequence[Tensor], Tensor], Tensor]
@@ -174,12 +233,34 @@ def _modules(spec: MLBTC, tokens: int, generator: torch.Generator) -> dict[str, 
 
 def _dense(spec: MLBTC, factors: Sequence[Tensor]) -> nn.Linear:
     dense = nn.Linear(int(spec.shape[1]), int(spec.shape[0]), bias=False)
-    identity = torch.eye(dense.in_features)
     with torch.no_grad():
-        dense.weight.copy_(
-            einsum_forward(spec, torch.einsum, [factor.double() for factor in factors], identity.double()).T
-        )
+        dense.weight.copy_(_multiplied_out(spec, [factor.double() for factor in factors]))
     return dense
+
+
+def _multiplied_out(spec: MLBTC, factors: Sequence[Tensor]) -> Tensor:
+    """Return the matrix, with one contraction per level."""
+    total, position = torch.zeros(*map(int, spec.shape), dtype=torch.float64), 0
+    for level in spec.levels:
+        number = {name: place for place, name in enumerate(level.expression.indices)}
+        operands: list[Tensor | list[int]] = []
+        for names in level.expression.factors:
+            operands += [factors[position], [number[i] for i in names]]
+            position += 1
+        sides = [number[i] for i in (*level.expression.output, *level.expression.input)]
+        # An index on both sides, of blocks, is one of each: a diagonal of what the contraction gives once.
+        inner = tuple(dict.fromkeys(sides))
+        product = opt_einsum.contract(*operands, inner)
+        total += float(level.scale) * _on_both_sides(product, inner, sides).reshape(total.shape)
+    return total
+
+
+def _on_both_sides(product: Tensor, inner: Sequence[int], sides: Sequence[int]) -> Tensor:
+    """Return a tensor with the dimensions `sides`, zero off the diagonals of those that repeat."""
+    result = torch.zeros([product.shape[inner.index(side)] for side in sides], dtype=product.dtype)
+    strides = [sum(result.stride(p) for p, side in enumerate(sides) if side == one) for one in inner]
+    result.as_strided(product.shape, strides).copy_(product)
+    return result
 
 
 def _products(spec: MLBTC, compiled: bool) -> dict[str, Product]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from mlbtc.benchmarks.runner import BenchmarkError, Result, Settings, barrier_seconds
+from mlbtc.benchmarks.runner import BenchmarkError, Result, Settings, Timing, barrier_seconds
 from mlbtc.codegen import native
 from mlbtc.codegen.loading import write_atomically
 
@@ -119,13 +119,17 @@ def table(results: Sequence[Result]) -> Table:
             low, high = (f"{1e3 * edge:.2f}" for edge in timing.quartiles)
             mark = "~" if timing.noisy or rival.noisy else ""
             ratio = "rival" if timing is rival else f"{mark}{timing.ratio:.2f}"
-            cells = (timing.name, f"{1e3 * timing.seconds:.2f}", f"{low}-{high}", ratio, str(timing.repetitions))
+            cells = (timing.name, f"{1e3 * timing.seconds:.2f}", f"{low}-{high}", ratio, _rounds(timing))
             memory = "" if timing.memory_bytes is None else f"{timing.memory_bytes / 2**20:.1f}"
             last = place == len(result.timings) - 1 and not result.absent
             shown.add_row(*lead, *cells, f"{timing.error:.0e}", memory, end_section=last)
         for one in result.absent:
             shown.add_row("", "", "", one.name, "-", end_section=one is result.absent[-1])
     return shown
+
+
+def _rounds(timing: Timing) -> str:
+    return "once" if timing.repetitions == 1 else str(timing.repetitions)
 
 
 def _short(name: str, size: int) -> str:

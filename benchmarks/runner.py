@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,12 @@ from mlbtc.errors import MlbtcError
 
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-10, torch.bfloat16: 3e-2}
 """Largest error allowed, as a part of the largest entry of the reference."""
+
+FAR = 10
+"""A candidate that takes so many times the rival's time in its first round is not timed again."""
+
+ALONE = 1.1
+"""So much slower must a candidate be that a single round breaks a claim of it: one round says nothing about noise."""
 
 Clock = Callable[[], float]
 
@@ -56,6 +63,7 @@ class Case:
         threads: threads of torch for this case; None for those of the settings.
         peaks: measures the peak memory of candidates by name in the mode "forward+backward", given seed and threads.
         claims: pairs of candidates, of which the first is claimed to be no slower than the second.
+        macs: multiply-adds of the rival's forward pass, for estimates of how long the case takes; None if not known.
     """
 
     name: str
@@ -65,6 +73,7 @@ class Case:
     threads: int | None = None
     peaks: Callable[[int, int], Mapping[str, int]] | None = None
     claims: tuple[tuple[str, str], ...] = ()
+    macs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,8 @@ class Settings:
         threads: threads of torch.
         seed: of the random operands.
         dtype: of the operands.
+        patience: seconds for each mode of a case after which fewer rounds than `repetitions` are enough; None for as
+            long as they take.
     """
 
     seconds: float = 1.5
@@ -86,6 +97,7 @@ class Settings:
     threads: int = 1
     seed: int = 0
     dtype: torch.dtype = torch.float32
+    patience: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds <= 3600:
@@ -147,15 +159,20 @@ class Result:
         """Return pairs of a candidate that was slower than another although the opposite is claimed, and that other.
 
         Noise alone breaks no claim: it is broken where the first quartile lies above the other's third, so that the
-        interquartile ranges do not overlap.
+        interquartile ranges do not overlap; and above `ALONE` times that where either was timed once.
         """
-        return [(ours, theirs) for ours, theirs in self.slower() if ours.quartiles[0] > theirs.quartiles[1]]
+        return [(ours, theirs) for ours, theirs in self.slower() if ours.quartiles[0] > _bound(ours, theirs)]
 
     def slower(self) -> list[tuple[Timing, Timing]]:
         """Return pairs as `broken_claims` does by the medians alone, whether or not that may be noise."""
         by_name = {timing.name: timing for timing in self.timings}
         pairs = [(by_name[a], by_name[b]) for a, b in self.claims if a in by_name and b in by_name]
         return [(ours, theirs) for ours, theirs in pairs if ours.seconds > theirs.seconds]
+
+
+def _bound(ours: Timing, theirs: Timing) -> float:
+    """Return the time above which a candidate is slower than another beyond noise."""
+    return theirs.quartiles[1] * (ALONE if 1 in (ours.repetitions, theirs.repetitions) else 1)
 
 
 def run_cases(
@@ -188,8 +205,11 @@ def run_cases(
                 results += known
                 continue
             progress(f"{case.name}, {', '.join(f'{name} {size}' for name, size in case.sizes.items())}")
+            # References in float64 take the cores there are; candidates the threads of the case.
+            torch.set_num_threads(max(threads, settings.threads))
+            built = case.build(settings.seed)
             torch.set_num_threads(case.threads or settings.threads)
-            for mode, candidates in case.build(settings.seed).items():
+            for mode, candidates in built.items():
                 result = _contest(case, mode, candidates, settings, clock)
                 peaks = case.peaks if mode == "forward+backward" else None
                 if peaks is not None:
@@ -213,7 +233,8 @@ def _contest(case: Case, mode: str, candidates: Sequence[Candidate], settings: S
         else:
             there.append(candidate)
             errors.append(error)
-    rounds = measure([candidate.run for candidate in there], settings, clock)
+    place = next((number for number, one in enumerate(there) if one.name == case.rival), None)
+    rounds = measure([candidate.run for candidate in there], settings, clock, place)
     medians = [statistics.median(times) for times in rounds]
     rival = next(median for one, median in zip(there, medians, strict=True) if one.name == case.rival)
     timings = tuple(
@@ -278,24 +299,57 @@ def check(candidate: Candidate, where: str, dtype: torch.dtype) -> float:
     return worst
 
 
-def measure(runs: Sequence[Callable[[], object]], settings: Settings, clock: Clock) -> list[list[float]]:
+def measure(
+    runs: Sequence[Callable[[], object]], settings: Settings, clock: Clock, rival: int | None = None
+) -> list[list[float]]:
     """Time all runs once per round, in order, until the seconds are used and there are enough rounds.
+
+    The first round is the first warm-up. What is `FAR` times slower than the rival in it has this round alone, unless
+    all its rounds would fit into the seconds; so have all runs where it took longer than the patience.
+
+    Args:
+        runs: what is timed.
+        settings: seconds, rounds and patience.
+        clock: seconds, as a number that grows.
+        rival: the position of the run that others are compared with; None for no such comparison.
 
     Returns:
         For each run the seconds of its rounds.
     """
-    for _ in range(settings.warmup):
-        for run in runs:
-            run()
-    times: list[list[float]] = [[] for _ in runs]
-    used = 0.0
-    while used < settings.seconds or len(times[0]) < settings.repetitions:
-        for run, column in zip(runs, times, strict=True):
-            start = clock()
-            run()
-            column.append(clock() - start)
-            used += column[-1]
+    patience = math.inf if settings.patience is None else settings.patience
+    first = _round(runs, range(len(runs)), clock)
+    times = [[seconds] for seconds in first]
+    if sum(first) > patience:
+        return times
+    left = [number for number in range(len(runs)) if not _hopeless(first, number, rival, settings)]
+    for _ in range(settings.warmup - 1):
+        _round(runs, left, clock)
+    for number in left if settings.warmup else ():
+        times[number].clear()
+    used = sum(times[number][0] for number in left) if not settings.warmup else 0.0
+    rounds = 0 if settings.warmup else 1
+    while used < settings.seconds or (rounds < settings.repetitions and not (used > patience and rounds > 1)):
+        found = _round(runs, left, clock)
+        for number, seconds in zip(left, found, strict=True):
+            times[number].append(seconds)
+        used, rounds = used + sum(found), rounds + 1
     return times
+
+
+def _round(runs: Sequence[Callable[[], object]], numbers: Iterable[int], clock: Clock) -> list[float]:
+    """Time the runs with these numbers once."""
+    times = []
+    for number in numbers:
+        start = clock()
+        runs[number]()
+        times.append(clock() - start)
+    return times
+
+
+def _hopeless(first: Sequence[float], number: int, rival: int | None, settings: Settings) -> bool:
+    if rival is None or first[number] <= FAR * first[rival]:
+        return False
+    return first[number] * settings.repetitions * len(first) > settings.seconds
 
 
 def barrier_seconds(threads: int, clock: Clock = time.perf_counter) -> float:

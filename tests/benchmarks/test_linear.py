@@ -3,10 +3,19 @@
 import pytest
 import torch
 
+import mlbtc
 from mlbtc.benchmarks import peers
 from mlbtc.benchmarks.figures import curves
-from mlbtc.benchmarks.linear import COMPILED, Sizes, linear_cases, linear_specs
-from mlbtc.benchmarks.oracles import mlp_results
+from mlbtc.benchmarks.linear import (
+    COMPILED,
+    PERIOD,
+    Repeated,
+    Sizes,
+    _multiplied_out,
+    linear_cases,
+    linear_specs,
+)
+from mlbtc.benchmarks.oracles import linear_results, mlp_results
 from mlbtc.benchmarks.runner import BenchmarkError, Result, Settings, Timing, run_cases
 from mlbtc.codegen.native import compiler
 from mlbtc.spec import families
@@ -35,6 +44,25 @@ def test_candidates_are_correct(tokens):
         assert names[:3] == ["nn.Linear", "torch.einsum", "opt_einsum.contract"]
         assert "mlbtc torch" in names
         assert ("mlbtc cpp" in names) == (compiler() is not None)
+
+
+def test_few_different_tokens_stand_for_many():
+    spec = families.btt((16, 12), 2)
+    few = Repeated.draw(1200, 12, 16, torch.Generator().manual_seed(0))
+    x, grad = few.whole()
+    assert x.shape == (1200, 12)
+    assert len(x.detach().unique(dim=0)) == PERIOD
+    factors = [torch.randn(f.shape) for f in mlbtc.compile(spec, target="torch").parameters()]
+    found = few.results(linear_results(spec, factors, few.x, few.weighted))
+    torch.testing.assert_close(found, linear_results(spec, factors, x, grad))
+
+
+@pytest.mark.parametrize("name", ["btt rank 2", "mlr", "butterfly", "tensor train"])
+def test_the_dense_layer_holds_the_same_matrix(name):
+    spec = next(spec for own, spec in linear_specs(32).items() if own.startswith(name))
+    layer = mlbtc.compile(spec, target="torch", dtype=torch.float64)
+    factors = [factor.detach() for factor in layer.parameters()]
+    torch.testing.assert_close(_multiplied_out(spec, factors), layer.to_dense().detach())
 
 
 @pytest.mark.skipif(compiler() is None, reason="torch.compile needs a C++ compiler on the CPU")

@@ -30,7 +30,7 @@ def test_json_holds_machine_settings_and_results():
     assert list(found) == ["suite", "command", "memory", "machine", "settings", "missing_cases", "results"]
     assert set(found["machine"]) >= {"cpu", "cores", "python", "torch", "environment", "barrier_seconds"}
     assert found["settings"] == {
-        "seconds": 1.5, "warmup": 2, "repetitions": 5, "threads": 1, "seed": 3, "dtype": "float32",
+        "seconds": 1.5, "warmup": 2, "repetitions": 5, "threads": 1, "seed": 3, "dtype": "float32", "patience": None,
     }  # fmt: skip
     (result,) = found["results"]
     assert (result["case"], result["sizes"], result["rival"]) == ("8 x 8", {"tokens": 64, "heads": 8}, "sdpa")

@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from mlbtc.benchmarks.runner import BenchmarkError, Candidate, Case, Settings, barrier_seconds, measure, run_cases
+from mlbtc.benchmarks.runner import (
+    BenchmarkError,
+    Candidate,
+    Case,
+    Result,
+    Settings,
+    Timing,
+    barrier_seconds,
+    measure,
+    run_cases,
+)
 
 ONE = torch.ones(3, dtype=torch.float64)
 
@@ -66,6 +76,52 @@ def test_rounds_go_on_until_the_seconds_are_used():
     clock = Clock()
     runs = [candidate("a", clock, [1]).run, candidate("b", clock, [3]).run]
     assert measure(runs, Settings(seconds=10, warmup=0, repetitions=1), clock) == [[1, 1, 1], [3, 3, 3]]
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_what_is_far_behind_the_rival_is_timed_once(warmup):
+    clock, calls = Clock(), []
+    pair = [candidate(name, clock, [seconds], calls) for name, seconds in (("a", 1), ("b", 10), ("c", 11))]
+    settings = Settings(seconds=20, warmup=warmup, repetitions=3)
+    (result,) = run_cases([case(*pair)], settings, clock=clock)
+    assert [timing.repetitions for timing in result.timings] == [3, 3, 1]
+    assert [timing.seconds for timing in result.timings] == [1, 10, 11]
+    assert calls.count("c") == 2  # the check and the round
+
+
+def test_what_is_far_behind_but_quick_is_timed_as_the_others():
+    clock = Clock()
+    pair = [candidate("a", clock, [1]), candidate("c", clock, [11])]
+    (result,) = run_cases([case(*pair)], Settings(seconds=110, repetitions=5), clock=clock)
+    assert {timing.repetitions for timing in result.timings} == {10}
+
+
+def test_nothing_is_far_behind_where_there_is_no_rival():
+    clock = Clock()
+    runs = [candidate(name, clock, [seconds]).run for name, seconds in (("a", 1), ("c", 100))]
+    assert measure(runs, Settings(seconds=1, repetitions=2), clock) == [[1, 1], [100, 100]]
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.5, 5), (2, 2), (3.5, 1)])
+def test_patience_ends_long_cases_with_fewer_rounds(seconds, rounds):
+    clock = Clock()
+    runs = [candidate("a", clock, [seconds]).run]
+    settings = Settings(seconds=0.1, warmup=1, repetitions=5, patience=3)
+    assert len(measure(runs, settings, clock)[0]) == rounds
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "broken"),
+    [((1.0, 5), (0.9, 5), True), ((1.0, 1), (0.95, 5), False), ((1.0, 5), (0.95, 1), False), ((1.2, 1), (1, 1), True)],
+)
+def test_one_round_breaks_a_claim_by_more_than_a_tenth(ours, theirs, broken):
+    timings = tuple(
+        Timing(name, 0.0, seconds, (seconds, seconds), 1.0, count)
+        for name, (seconds, count) in (("ours", ours), ("theirs", theirs))
+    )
+    result = Result("made up", {}, "forward", "theirs", timings, claims=(("ours", "theirs"),))
+    assert bool(result.broken_claims()) == broken
+    assert result.slower()
 
 
 @pytest.mark.parametrize(
