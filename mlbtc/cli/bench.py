@@ -100,7 +100,7 @@ def linear_command(
 
     _run(
         "linear", make, _counts(threads or [], full), seconds or (0.4 if full else 1.0), repetitions, warmup, seed, out,
-        resume, more=lambda: {"peers": peers.states()}, patience=3.0 if full else None,
+        resume, more=lambda: {"peers": peers.states()}, patience=1.5 if full else None,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 import sympy as sp
 
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
-from mlbtc.plan.stem import sequence_path, stem_path
+from mlbtc.plan.stem import products_path, sequence_path, stem_path
 from mlbtc.plan.step import TOKENS, Operand, Step, index_key, replay
 from mlbtc.spec.place import Range, covered, disjoint, equal, length
 from mlbtc.spec.sizes import Size, evaluate, largest, product, symbol, total
@@ -106,6 +106,7 @@ def build_plan(
     tokens: Size | None = None,
     for_tokens: int | None = None,
     values: Mapping[str, int] | None = None,
+    products: int | None = None,
 ) -> Plan:
     """Plan the product of a matrix with T tokens.
 
@@ -116,18 +117,27 @@ def build_plan(
             first, once per call. With None, the activation is part of every step, so that every cost is T times the
             cost of one token.
         values: numbers for symbols, for which the order is best; others get representative ones.
+        products: multiply the factors of each level to so many products first, at most, those that the activation would
+            meet one after the other; few large products run faster than many small ones. Not with `for_tokens`.
 
     Returns:
-        The plan with the fewest MACs that the searches found.
+        The plan with the fewest MACs that the searches found, before `products` changes it.
     """
     count = symbol(TOKENS) if tokens is None else tokens
     numbers = values or {}
-    levels = tuple(_plan_level(contraction, level, count, for_tokens, numbers) for level in range(contraction.levels))
+    levels = tuple(
+        _plan_level(contraction, level, count, for_tokens, numbers, products) for level in range(contraction.levels)
+    )
     return Plan(contraction.shape, levels, count)
 
 
 def _plan_level(
-    contraction: ContractionGraph, level: int, tokens: Size, for_tokens: int | None, values: Mapping[str, int]
+    contraction: ContractionGraph,
+    level: int,
+    tokens: Size,
+    for_tokens: int | None,
+    values: Mapping[str, int],
+    products: int | None,
 ) -> LevelPlan:
     sizes = {index_key(name): size for name, size in contraction.sizes(level).items()}
     factors = tuple(
@@ -139,6 +149,8 @@ def _plan_level(
     operands = (*factors, Operand("x", (TOKENS, *input_)))
     numbers = {name: evaluate(size, values) for name, size in sizes.items()}
     path, chosen_by = find_path(operands, output, {**numbers, TOKENS: for_tokens or 1}, for_tokens is None)
+    if products is not None:
+        path, chosen_by = products_path(path, products), f"factors multiplied to {products} first"
     steps = replay(operands, output, path, {**sizes, TOKENS: tokens})
     filled = (contraction.range(level, which) for which in (OUTPUT, INPUT))
     rows, columns = (None if equal(a, (0, whole)) else a for a, whole in zip(filled, contraction.shape, strict=True))

@@ -52,6 +52,42 @@ def sequence_path(count: int, reverse: bool = True) -> Path:
     return _positions(range(count - 1, -1, -1) if reverse else range(count), count)
 
 
+def products_path(path: Path, products: int) -> Path:
+    """Return a path that first multiplies the factors to a few products of neighbours, which the activation then meets.
+
+    Args:
+        path: in which the activation meets one factor after the other.
+        products: how many there are at most; neighbours are shared out evenly.
+    """
+    live = list(range(len(path) + 1))
+    order = []
+    for pair in path:
+        # The activation is the last operand, and then the result of every step.
+        order.append(live.pop(min(pair)))
+    count = min(products, len(order))
+    bounds = [len(order) * place // count for place in range(count + 1)]
+    groups = [order[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    names = list(range(len(order) + 1))
+    found: list[tuple[int, ...]] = []
+
+    def meet(left: int, right: int) -> int:
+        found.append((names.index(left), names.index(right)))
+        names.remove(left)
+        names.remove(right)
+        names.append(len(order) + len(found))
+        return names[-1]
+
+    activation, multiplied = len(order), []
+    for group in groups:
+        whole = group[0]
+        for factor in group[1:]:
+            whole = meet(whole, factor)
+        multiplied.append(whole)
+    for whole in multiplied:
+        activation = meet(activation, whole)
+    return tuple(found)
+
+
 def _legs(factors: Sequence[int], activation: int, output: int) -> list[int]:
     """Return for every set of factors the indices that the activation carries once it has met them."""
     full = (1 << len(factors)) - 1
