@@ -31,6 +31,7 @@ from mlbtc.codegen.program import (
     Sum,
     Take,
     Times,
+    split_once,
 )
 from mlbtc.codegen.runtime import times
 from mlbtc.errors import CodegenError
@@ -57,6 +58,8 @@ class MatrixContext:
         result: the variable that holds the result.
         rule: what the initial values are, as a sentence.
         stds: for each factor its name and the standard deviation of its initial values, as text.
+        chunk: how many tokens go through `levels` at once on a CPU; None for all of them.
+        once: with a chunk, the lines of code that need factors only.
     """
 
     summary: str
@@ -72,6 +75,8 @@ class MatrixContext:
     result: str
     rule: str
     stds: tuple[tuple[str, str], ...]
+    chunk: int | None
+    once: tuple[str, ...]
 
 
 def emit_matrix(
@@ -82,6 +87,7 @@ def emit_matrix(
     class_name: str,
     init: str = "dense",
     drawn: Program | None = None,
+    chunk: int | None = None,
 ) -> str:
     """Return the source of a module for a program.
 
@@ -93,13 +99,16 @@ def emit_matrix(
         class_name: the name of the class.
         init: the rule for initial values.
         drawn: the program whose fans the rule uses; None for the first one. Another order of contractions has others.
+        chunk: how many tokens `forward` takes at once on a CPU; None for all of them.
 
     Raises:
         CodegenError: the class name is no identifier.
     """
+    once, program = split_once(program) if chunk else ((), program)
     parts = [*zip(comments, program.levels, strict=True)]
     parts += [("the rows of the levels together", program.assembly)] if program.assembly else []
-    levels = tuple((comment_lines(comment), code_lines(level)) for comment, level in parts)
+    width = LINE - (4 if chunk else 0)
+    levels = tuple((comment_lines(comment, width), code_lines(level, width)) for comment, level in parts)
     context = MatrixContext(
         summary=textwrap.fill(summary, LINE - 3),
         header=header,
@@ -114,6 +123,8 @@ def emit_matrix(
         result=program.result,
         rule=INITS[init],
         stds=tuple(std_texts(drawn or program, init).items()),
+        chunk=chunk,
+        once=code_lines(once),
     )
     return render("matrix_torch.py.jinja", context=context)
 
@@ -194,24 +205,24 @@ def parameter_lines(parameter: Parameter) -> list[str]:
     return [comment, code] if whole else [comment, f"self.{parameter.name} = nn.Parameter(", f"    {tensor}", ")"]
 
 
-def comment_lines(text: str) -> tuple[str, ...]:
+def comment_lines(text: str, width: int = LINE) -> tuple[str, ...]:
     """Return a text as the lines of a comment."""
-    return tuple(textwrap.wrap(text, LINE - 8, initial_indent="# ", subsequent_indent="#     "))
+    return tuple(textwrap.wrap(text, width - 8, initial_indent="# ", subsequent_indent="#     "))
 
 
-def code_lines(level: tuple[Instruction, ...]) -> tuple[str, ...]:
-    """Return the statements of a level's instructions, each with the indices of its result."""
+def code_lines(level: tuple[Instruction, ...], width: int = LINE) -> tuple[str, ...]:
+    """Return the statements of a level's instructions, each with the indices of its result; two indents are added."""
     lines = []
     for instruction in level:
         name, comment = instruction.result.name, f"# {instruction.result.comment}"
         parts = [f"{name} = {_expression(instruction)}"]
-        if isinstance(instruction, Arrange) and len(parts[0]) > LINE - 8:
+        if isinstance(instruction, Arrange) and len(parts[0]) > width - 8:
             parts = [f"{name} = {source}{call}" for source, call in _calls(instruction)]
-        if isinstance(instruction, Join) and len(parts[0]) > LINE - 8:
-            parts = [f"{name} = torch.cat(", *_joined_lines(instruction), ")"]
+        if isinstance(instruction, Join) and len(parts[0]) > width - 8:
+            parts = [f"{name} = torch.cat(", *_joined_lines(instruction, width), ")"]
         # Behind the code where both fit into a line, else above it.
-        fits = len(parts[-1]) + len(comment) + 10 <= LINE
-        lines += [*parts[:-1], f"{parts[-1]}  {comment}"] if fits else [*comment_lines(comment[2:]), *parts]
+        fits = len(parts[-1]) + len(comment) + 10 <= width
+        lines += [*parts[:-1], f"{parts[-1]}  {comment}"] if fits else [*comment_lines(comment[2:], width), *parts]
     return tuple(lines)
 
 
@@ -245,14 +256,14 @@ def _joined(sources: tuple[str | int, ...]) -> list[str]:
     return [s if isinstance(s, str) else f"{like}.new_zeros({TOKENS_DIM}, {s})" for s in sources]
 
 
-def _joined_lines(instruction: Join) -> list[str]:
+def _joined_lines(instruction: Join, width: int) -> list[str]:
     """Return the arguments of a long torch.cat, broken as a formatter would."""
     values, dim = _joined(instruction.sources), instruction.dim
     whole = f"    ({', '.join(values)}),"
-    if len(whole) + 2 <= LINE - 8:
+    if len(whole) + 2 <= width - 8:
         return [f"{whole} {dim}"]
     return [
-        *([whole] if len(whole) <= LINE - 8 else ["    (", *(f"        {v}," for v in values), "    ),"]),
+        *([whole] if len(whole) <= width - 8 else ["    (", *(f"        {v}," for v in values), "    ),"]),
         f"    {dim},",
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from dataclasses import dataclass
 
 from mlbtc.analysis import Report, analyze
 from mlbtc.codegen.chain import build_matrix
@@ -13,11 +14,11 @@ from mlbtc.codegen.kernel import Kernel
 from mlbtc.codegen.lowering import lower, require_numbers
 from mlbtc.codegen.nested import COMMENT as NESTED_COMMENT
 from mlbtc.codegen.nested import is_nested, lower_nested
-from mlbtc.codegen.program import Parameter
+from mlbtc.codegen.program import Parameter, Program
 from mlbtc.codegen.reference import reference
 from mlbtc.codegen.structured import NativeMatrix
 from mlbtc.codegen.targets import TARGETS, check_target
-from mlbtc.codegen.tuning import Layout
+from mlbtc.codegen.tuning import Candidate, Layout
 from mlbtc.errors import CodegenError, PlanError
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
@@ -25,6 +26,9 @@ from mlbtc.plan.step import TOKENS
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.naming import class_name as class_name_of
 from mlbtc.spec.sizes import evaluate
+
+FEW_PRODUCTS = 2
+"""To how many products the layout "fused" multiplies the factors of a level, if nothing else is said."""
 
 
 def generate_matrix(
@@ -45,8 +49,8 @@ def generate_matrix(
         tokens: the number of tokens per call for which the order of contractions is best, which may multiply factors
             with each other first; None for an order whose cost is that of one token, times T.
         init: the rule for initial values, one of `mlbtc.codegen.initial.INITS`; it draws the same for any tokens.
-        layout: of the torch program, "levels" for one level after the other, "nested" for the factors of nested low
-            rank side by side.
+        layout: of the torch program, "levels" for one level and one factor after the other, "nested" for the factors
+            of nested low rank side by side, "fused" for the factors of each level multiplied to two products first.
 
     Raises:
         CodegenError: there is no such rule, the class name is no identifier, or the layout is not one of the spec.
@@ -60,27 +64,69 @@ def generate_matrix(
     if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
         raise PlanError(f"tokens is a positive number of tokens per call, or None; found {tokens!r}")
     bound = spec.bind_defaults()
-    _check_factor_names(bound)
     if target == "cpp":
+        _check_factor_names(bound)
         return build_kernel(bound).source()
-    contraction = check(build_graph(bound))
-    plan = build_plan(contraction, for_tokens=tokens)
-    program = lower(bound, plan)
-    drawn = program if tokens is None else lower(bound, build_plan(contraction))
-    report = analyze(bound)
+    products = FEW_PRODUCTS if layout == "fused" else None
+    return matrix_source(bound, Candidate("torch", tokens, layout=layout, products=products), init, class_name)
+
+
+def matrix_source(spec: MLBTC, candidate: Candidate, init: str = "dense", class_name: str | None = None) -> str:
+    """Return the source of the torch program of a candidate.
+
+    Args:
+        spec: without open symbols.
+        candidate: its number of tokens, layout, products and chunk.
+        init: as for `generate_matrix`.
+        class_name: as for `generate_matrix`.
+
+    Raises:
+        CodegenError, PlanError, GraphError: as for `generate_matrix`.
+    """
+    _check_factor_names(spec)
+    made = matrix_program(spec, candidate)
+    report = analyze(spec)
     assert isinstance(report, Report)
-    comments = tuple(str(level) for level in bound.levels)
-    if _takes_nested(bound, layout, program == drawn):
-        program, comments = lower_nested(bound, program), (NESTED_COMMENT,)
-    summary = (
-        f"{bound.name}: a {bound.shape[0]} x {bound.shape[1]} structured matrix, emitted by mlbtc. Needs torch only."
-    )
-    header = _header(bound, plan, report)
+    summary = f"{spec.name}: a {spec.shape[0]} x {spec.shape[1]} structured matrix, emitted by mlbtc. Needs torch only."
+    header = _header(spec, made.plan, report)
     return with_free_name(
         class_name,
-        class_name_of(bound.name),
-        lambda name: emit_matrix(program, summary, header, comments, name, init, drawn),
+        class_name_of(spec.name),
+        lambda name: emit_matrix(made.program, summary, header, made.comments, name, init, made.drawn, candidate.chunk),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A candidate's program and what stands above and behind it.
+
+    Attributes:
+        program: what runs.
+        plan: what it carries out, but for the order of levels.
+        comments: one per level of the program.
+        drawn: the program whose fans initial values are drawn by, the same one for every candidate.
+    """
+
+    program: Program
+    plan: Plan
+    comments: tuple[str, ...]
+    drawn: Program
+
+
+def matrix_program(spec: MLBTC, candidate: Candidate) -> Lowered:
+    """Return the torch program of a candidate for a spec without open symbols.
+
+    Raises:
+        CodegenError, PlanError, GraphError: as for `generate_matrix`.
+    """
+    contraction = check(build_graph(spec))
+    plan = build_plan(contraction, for_tokens=candidate.tokens, products=candidate.products)
+    program = lower(spec, plan)
+    drawn = program if candidate.tokens is candidate.products is None else lower(spec, build_plan(contraction))
+    comments = tuple(str(level) for level in spec.levels)
+    if _takes_nested(spec, candidate.layout, program == drawn):
+        program, comments = lower_nested(spec, program), (NESTED_COMMENT,)
+    return Lowered(program, plan, comments, drawn)
 
 
 def matrix_factors(spec: MLBTC) -> tuple[Parameter, ...]:
@@ -90,7 +136,7 @@ def matrix_factors(spec: MLBTC) -> tuple[Parameter, ...]:
 
 def _takes_nested(spec: MLBTC, layout: Layout, one_by_one: bool) -> bool:
     """Return whether the program is the nested one; `one_by_one`: the plan multiplies no factors first."""
-    if layout == "levels":
+    if layout != "nested":
         return False
     if not (one_by_one and is_nested(spec)):
         raise CodegenError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mlbtc.codegen.loading import load_class
-from mlbtc.codegen.matrix import build_kernel, generate_matrix
+from mlbtc.codegen.matrix import build_kernel, matrix_source
 from mlbtc.codegen.nested import is_nested
 from mlbtc.codegen.operator import register
 from mlbtc.codegen.structured import MultipliedOut, NativeMatrix, StructuredMatrix, native_class
@@ -137,9 +137,7 @@ def module_class(spec: MLBTC, candidate: Candidate, optional: bool, init: str = 
 def recipe_class(recipe: Recipe) -> type[Any]:
     """Return the class of compiled modules for a recipe, the same one each time."""
     candidate = recipe.candidate
-    source = generate_matrix(
-        recipe.spec, target="torch", tokens=candidate.tokens, init=recipe.init, layout=candidate.layout
-    )
+    source = matrix_source(recipe.spec, candidate, recipe.init)
     key = (source, candidate, recipe.optional)
     if key not in _CLASSES:
         attributes: dict[str, Any] = {"recipe": recipe, "source": source}

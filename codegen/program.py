@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TOKENS_DIM = "tokens"
 """The one dimension of a program that is not a number."""
@@ -199,3 +199,30 @@ class Program:
 def _line(instruction: Instruction) -> str:
     result = instruction.result
     return f"    {result.name}[{result.comment}] <- {type(instruction).__name__.lower()}"
+
+
+def sources(instruction: Instruction) -> tuple[str, ...]:
+    """Return the names of the values that an instruction reads."""
+    match instruction:
+        case Join(sources=joined):
+            return tuple(source for source in joined if isinstance(source, str))
+        case Matmul(left=left, right=right) | Times(left=left, right=right) | Add(left=left, right=right):
+            return left, right
+    return (instruction.source,)
+
+
+def split_once(program: Program) -> tuple[tuple[Instruction, ...], Program]:
+    """Return the instructions that need factors only, in order, and the program without them."""
+    moving = {"x"}
+    once: list[Instruction] = []
+
+    def rest(level: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
+        kept = []
+        for instruction in level:
+            moves = not moving.isdisjoint(sources(instruction))
+            moving.update([instruction.result.name] if moves else [])
+            (kept if moves else once).append(instruction)
+        return tuple(kept)
+
+    levels, assembly = tuple(map(rest, program.levels)), rest(program.assembly)
+    return tuple(once), replace(program, levels=levels, assembly=assembly)

@@ -17,10 +17,11 @@ from mlbtc.codegen.loading import cache_directory, write_atomically
 from mlbtc.errors import CodegenError
 from mlbtc.spec.language import MLBTC
 
-Layout = Literal["levels", "nested"]
-"""How the torch program of nested low rank runs: level by level, or the factors of all levels side by side."""
+Layout = Literal["levels", "nested", "fused"]
+"""How the torch program runs: level by level and factor by factor, or nested low rank with the factors of all levels
+side by side, or level by level with the factors of each multiplied to a few products in every call."""
 
-_FORMAT = 2
+_FORMAT = 3
 """Part of what a record is found by: records of an older meaning are not found."""
 
 _FAR = 4
@@ -37,6 +38,8 @@ class Candidate:
         dense: whether the torch program multiplies all factors first and then by one dense matrix.
         groups: groups of tokens in a chunk of the C++ kernel, at most; None for what the emitter takes.
         layout: of the torch program, as for `generate_matrix`.
+        products: how many products the factors of a level are multiplied to in the layout "fused", at most.
+        chunk: how many tokens the torch program takes at once on a CPU; None for all of them.
     """
 
     target: str
@@ -44,15 +47,24 @@ class Candidate:
     dense: bool = False
     groups: int | None = None
     layout: Layout = "levels"
+    products: int | None = None
+    chunk: int | None = None
 
     def __str__(self) -> str:
         if self.target == "cpp":
             return "cpp" if self.groups is None else f"cpp, {self.groups} group(s) of tokens in a chunk"
         if self.dense:
             return "torch, multiplied out to a dense matrix in every call"
+        parts = ["torch"]
         if self.layout == "nested":
-            return "torch, nested levels side by side"
-        return "torch" if self.tokens is None else f"torch, planned for {self.tokens} tokens"
+            parts.append("nested levels side by side")
+        if self.layout == "fused":
+            parts.append(f"factors multiplied to {self.products} in every call")
+        if self.tokens is not None:
+            parts.append(f"planned for {self.tokens} tokens")
+        if self.chunk is not None:
+            parts.append(f"{self.chunk} tokens at once")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial, reduce
+from itertools import pairwise
 
 from mlbtc.plan.step import Operand
 
@@ -59,33 +61,28 @@ def products_path(path: Path, products: int) -> Path:
         path: in which the activation meets one factor after the other.
         products: how many there are at most; neighbours are shared out evenly.
     """
-    live = list(range(len(path) + 1))
-    order = []
-    for pair in path:
-        # The activation is the last operand, and then the result of every step.
-        order.append(live.pop(min(pair)))
+    order = _order(path)
     count = min(products, len(order))
     bounds = [len(order) * place // count for place in range(count + 1)]
-    groups = [order[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
-    names = list(range(len(order) + 1))
-    found: list[tuple[int, ...]] = []
-
-    def meet(left: int, right: int) -> int:
-        found.append((names.index(left), names.index(right)))
-        names.remove(left)
-        names.remove(right)
-        names.append(len(order) + len(found))
-        return names[-1]
-
-    activation, multiplied = len(order), []
-    for group in groups:
-        whole = group[0]
-        for factor in group[1:]:
-            whole = meet(whole, factor)
-        multiplied.append(whole)
-    for whole in multiplied:
-        activation = meet(activation, whole)
+    live, found = list(range(len(order) + 1)), list[tuple[int, ...]]()
+    meet = partial(_meet, live, found)
+    multiplied = [reduce(meet, order[start:stop]) for start, stop in pairwise(bounds)]
+    reduce(meet, multiplied, len(order))
     return tuple(found)
+
+
+def _meet(live: list[int], found: list[tuple[int, ...]], left: int, right: int) -> int:
+    """Add a step to a path and return the number of its result, behind those of everything before."""
+    result = max(live) + 1
+    found.append((live.index(left), live.index(right)))
+    live[:] = [*(number for number in live if number not in (left, right)), result]
+    return result
+
+
+def _order(path: Path) -> list[int]:
+    """Return the factors in the order in which the activation, the last operand of every step, meets them."""
+    live = list(range(len(path) + 1))
+    return [live.pop(min(pair)) for pair in path]
 
 
 def _legs(factors: Sequence[int], activation: int, output: int) -> list[int]:

@@ -5,7 +5,7 @@ import math
 import pytest
 from hypothesis import given, settings
 
-from mlbtc.plan.stem import Path, stem_path
+from mlbtc.plan.stem import Path, products_path, sequence_path, stem_path
 from mlbtc.plan.step import Operand, replay
 from tests.oracles.networks import Network, network, networks
 from tests.oracles.orders import best_of_activation_orders
@@ -75,3 +75,17 @@ def test_twelve_factors_are_quick_and_best() -> None:
     assert order_of(path, 12) == list(range(11, -1, -1))
     cost = sum(int(step.macs) for step in replay(operands, output, path, sizes))
     assert cost == sum(math.prod(sizes[name] for name in factor) for factor in factors)
+
+
+@pytest.mark.parametrize("products", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_factors_are_multiplied_to_so_many_products_first(products: int, reverse: bool) -> None:
+    """Four factors meet the activation in as many steps as there are products, in the order of the path."""
+    live, met = [[n] for n in range(5)], []
+    for pair in products_path(sequence_path(4, reverse), products):
+        left, right = (live[place] for place in pair)
+        live = [*(part for place, part in enumerate(live) if place not in pair), left + right]
+        met += [right if left[0] == 4 else left] if 4 in left + right else []
+    assert len(met) == min(products, 4)
+    assert [factor for group in met for factor in group] == ([3, 2, 1, 0] if reverse else [0, 1, 2, 3])
+    assert max(map(len, met)) - min(map(len, met)) <= 1
