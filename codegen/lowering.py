@@ -299,7 +299,8 @@ class _Builder:
         n: tuple[str, ...], tokens_first: bool,
     ) -> Value:  # fmt: skip
         lead: Groups = (batch,) if batch else ()
-        if tokens_first:
+        # Without a batch and with the tokens alone in front nothing has to move.
+        if tokens_first or (not batch and n == (TOKENS,)):
             left, right = self.arrange(x, (*lead, n, summed)), self.arrange(w, (*lead, summed, m))
             result = self.value((*lead, n, m))
         else:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mlbtc.codegen.layouts import cheapest
 from mlbtc.codegen.loading import load_class
 from mlbtc.codegen.matrix import build_kernel, matrix_source
-from mlbtc.codegen.nested import is_nested
 from mlbtc.codegen.operator import register
 from mlbtc.codegen.structured import MultipliedOut, NativeMatrix, StructuredMatrix, native_class
 from mlbtc.codegen.targets import TARGETS, check_target, choose_target
@@ -19,16 +19,6 @@ from mlbtc.spec.language import MLBTC
 
 if TYPE_CHECKING:
     from torch import nn
-
-SIDE_BY_SIDE_TOKENS = 64
-"""From so many tokens on, nested low rank runs with the factors of its levels side by side.
-
-Measured for 4 levels of 32 at 1024 x 1024 with 2 threads, time over that of one level after the other, forward and
-forward with backward: 1.7 and 1.4 for 1 token, 1.2 and 1.1 for 16, 0.96 at 64, 0.6 and 0.9 for 256, 0.6 and 0.7 for
-1024 and 4096.
-"""
-
-_SIDE_BY_SIDE = f"nested levels side by side, which is faster from about {SIDE_BY_SIDE_TOKENS} tokens on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +77,10 @@ def _candidate(
     if tuned is not None:
         return tuned.best.candidate, tuned.reason
     chosen, reason = choose_target(target, device, dtype, spec)
-    if chosen == "torch" and (tokens is None or tokens >= SIDE_BY_SIDE_TOKENS) and is_nested(spec):
-        return Candidate(chosen, layout="nested"), f"{reason}; {_SIDE_BY_SIDE}"
-    return Candidate(chosen, tokens), reason
+    if chosen != "torch":
+        return Candidate(chosen, tokens), reason
+    found, why = cheapest(spec, tokens, device.type == "cpu")
+    return found, f"{reason}; {why}" if why else reason
 
 
 def compile_matrix(
@@ -114,8 +105,8 @@ def compile_matrix(
         bias: whether to add a learnable vector.
         device: where parameters are made.
         dtype: of the parameters.
-        tokens: as for `generate_matrix`; for the torch program, whose layout it decides too: without a number, and from
-            `SIDE_BY_SIDE_TOKENS` on, the factors of nested low rank stand side by side.
+        tokens: as for `generate_matrix`; for the torch program, whose layout and chunks the cost model decides for this
+            number of tokens, or for 1024 without one.
         target: "torch", "cpp", or "auto" for cpp where the parameters are on the CPU and a C++ compiler is found.
         init: the rule for initial values, one of `mlbtc.codegen.initial.INITS`.
 

@@ -217,7 +217,7 @@ def split_once(program: Program) -> tuple[tuple[Instruction, ...], Program]:
     once: list[Instruction] = []
 
     def rest(level: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
-        kept = []
+        kept: list[Instruction] = []
         for instruction in level:
             moves = not moving.isdisjoint(sources(instruction))
             moving.update([instruction.result.name] if moves else [])

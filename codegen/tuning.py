@@ -53,13 +53,13 @@ class Candidate:
     def __str__(self) -> str:
         if self.target == "cpp":
             return "cpp" if self.groups is None else f"cpp, {self.groups} group(s) of tokens in a chunk"
-        if self.dense:
-            return "torch, multiplied out to a dense matrix in every call"
         parts = ["torch"]
+        if self.dense or self.products == 1:
+            parts.append("multiplied out to a dense matrix in every call")
         if self.layout == "nested":
             parts.append("nested levels side by side")
-        if self.layout == "fused":
-            parts.append(f"factors multiplied to {self.products} in every call")
+        elif self.layout == "fused":
+            parts.append(f"factors multiplied to {self.products} products in every call")
         if self.tokens is not None:
             parts.append(f"planned for {self.tokens} tokens")
         if self.chunk is not None:

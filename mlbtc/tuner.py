@@ -14,10 +14,10 @@ from mlbtc.benchmarks.runner import TOLERANCES, Settings, check
 from mlbtc.benchmarks.runner import Candidate as Contestant
 from mlbtc.codegen import native
 from mlbtc.codegen.kernel import REAL
+from mlbtc.codegen.layouts import torch_candidates
 from mlbtc.codegen.lowering import require_numbers
-from mlbtc.codegen.matrix import build_kernel, generate_matrix
+from mlbtc.codegen.matrix import build_kernel
 from mlbtc.codegen.modules import module_class
-from mlbtc.codegen.nested import is_nested
 from mlbtc.codegen.tuning import Candidate, Measurement, Tuning, remember
 from mlbtc.errors import PlanError, SpecError
 from mlbtc.spec.language import MLBTC
@@ -41,10 +41,10 @@ def autotune(
 ) -> Tuning:
     """Time every way to run a matrix on this CPU, with torch's present number of threads, and remember the fastest.
 
-    The candidates are the torch program as it is, planned for this number of tokens (factors may then be multiplied
-    with each other first), for nested low rank the levels side by side, and multiplied out to a dense matrix in every
-    call; and the C++ kernel with chunks of several sizes, each built once. Each is checked against float64 before it is
-    timed, in turn with the others.
+    The candidates are the torch program as it is, planned for this number of tokens or with the factors multiplied to
+    one, two or three first, for nested low rank the levels side by side, multiplied out to a dense matrix in every
+    call, each also with the tokens in chunks; and the C++ kernel with chunks of several sizes, each built once. Each
+    is checked against float64 before it is timed, in turn with the others.
     `mlbtc.compile(spec, tokens=tokens)` and `StructuredLinear` then take the winner, as `module.explain()` says.
 
     Args:
@@ -97,12 +97,7 @@ def candidates(spec: MLBTC, tokens: int, dtype: torch.dtype) -> Iterator[Candida
         tokens: per call.
         dtype: of everything.
     """
-    yield Candidate("torch")
-    if generate_matrix(spec, target="torch", tokens=tokens) != generate_matrix(spec, target="torch"):
-        yield Candidate("torch", tokens)
-    if is_nested(spec):
-        yield Candidate("torch", layout="nested")
-    yield Candidate("torch", dense=True)
+    yield from torch_candidates(spec, tokens)
     if dtype in REAL and native.compiler():
         seen = set()
         for groups in (None, *GROUPS):

@@ -15,6 +15,7 @@ from mlbtc import tuner
 from mlbtc.benchmarks.runner import BenchmarkError
 from mlbtc.cli.app import app
 from mlbtc.codegen import native
+from mlbtc.codegen.layouts import cheapest
 from mlbtc.codegen.modules import module_class
 from mlbtc.codegen.tuning import Candidate, Measurement, Tuning, remember
 from mlbtc.errors import PlanError, SpecError
@@ -40,7 +41,7 @@ def choose(candidate: Candidate, tokens: int = 32, spec: MLBTC = SPEC) -> None:
 def test_without_a_compiler_torch_programs_are_raced(backward: bool) -> None:
     found = mlbtc.autotune(SPEC, 32, backward=backward, seconds=1e-3)
     assert {m.candidate.target for m in found.measured} == {"torch"}
-    assert Candidate("torch", dense=True) in [m.candidate for m in found.measured]
+    assert Candidate("torch", layout="fused", products=1) in [m.candidate for m in found.measured]
     assert [m.seconds for m in found.measured] == sorted(m.seconds for m in found.measured)
     layer = mlbtc.compile(SPEC, tokens=32)
     assert layer.candidate == found.best.candidate
@@ -62,6 +63,9 @@ def test_kernels_are_raced_too() -> None:
         Candidate("torch"),
         Candidate("torch", 32),
         Candidate("torch", dense=True),
+        Candidate("torch", dense=True, chunk=4),
+        Candidate("torch", chunk=16),
+        Candidate("torch", layout="fused", products=1, chunk=64),
         pytest.param(Candidate("cpp", groups=1), marks=needs_compiler),
         pytest.param(Candidate("cpp", groups=8), marks=needs_compiler),
     ],
@@ -112,7 +116,7 @@ def test_structured_linear_takes_the_winner_for_most_tokens() -> None:
 def test_a_target_that_is_asked_for_is_not_overruled() -> None:
     choose(Candidate("torch", dense=True))
     layer: Any = mlbtc.compile(SPEC, tokens=32, target="torch")
-    assert layer.candidate == Candidate("torch", 32)
+    assert layer.candidate == cheapest(SPEC, 32)[0] != Candidate("torch", dense=True)
 
 
 def test_other_devices_are_not_overruled() -> None:
@@ -125,7 +129,7 @@ def test_other_devices_are_not_overruled() -> None:
 def test_a_wrong_candidate_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(spec: MLBTC, candidate: Candidate, optional: bool) -> Any:
         made = module_class(spec, candidate, optional)
-        if not candidate.dense:
+        if candidate.products != 1:
             return made
 
         class Wrong(made):  # type: ignore[misc, valid-type]
