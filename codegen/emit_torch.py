@@ -104,6 +104,7 @@ def emit_matrix(
     Raises:
         CodegenError: the class name is no identifier.
     """
+    functions = needed_functions([program])
     once, program = split_once(program) if chunk else ((), program)
     parts = [*zip(comments, program.levels, strict=True)]
     parts += [("the rows of the levels together", program.assembly)] if program.assembly else []
@@ -117,7 +118,7 @@ def emit_matrix(
         in_features=program.shape[1],
         parameters=tuple(line for parameter in program.parameters for line in parameter_lines(parameter)),
         orders=tuple((order.name, order.size, order_expression(order)) for order in program.orders),
-        functions=needed_functions([program]),
+        functions=functions,
         levels=levels,
         counts_tokens=any(TOKENS_USED.search(line) for _, lines in levels for line in lines),
         result=program.result,

@@ -67,7 +67,7 @@ def run(code: str) -> tuple[str, dict[str, object]]:
 def parts() -> dict[str, str]:
     """Return the text of every generated part."""
     report, names = run(EXAMPLE)
-    source = names["layer"].source  # type: ignore[attr-defined]
+    source = mlbtc.generate(names["spec"])  # type: ignore[arg-type]
     product = source[source.index("    def _product") : source.index("    def to_dense")]
     symbolic = mlbtc.analyze(mlbtc.load(ROOT / "examples/specs/symbolic_mlr.yaml")).to_markdown()
     cache, _ = run(ATTENTION)
