@@ -57,6 +57,7 @@ class MatrixContext:
         result: the variable that holds the result.
         rule: what the initial values are, as a sentence.
         stds: for each factor its name and the standard deviation of its initial values, as text.
+        fused_bias: whether the product adds the bias.
     """
 
     summary: str
@@ -72,6 +73,7 @@ class MatrixContext:
     result: str
     rule: str
     stds: tuple[tuple[str, str], ...]
+    fused_bias: bool = False
 
 
 def emit_matrix(
