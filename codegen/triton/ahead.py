@@ -49,8 +49,8 @@ class Record:
             spilled; an array that the kernel indexes at run time lives there too.
         shared_bytes: per block of threads, as the launch asks for it.
         shared_limit: the most that the target gives.
-        dots: `(M, N, K)` of each matrix product in the kernel's text, `(batch, M, N, K)` of a batched one, in order, before
-            it is cut into instructions.
+        dots: `(M, N, K)` of each matrix product in the kernel's text, `(batch, M, N, K)` of a batched one, in order,
+            before it is cut into instructions.
     """
 
     target: str
@@ -192,7 +192,7 @@ def _number(pattern: str, text: str) -> int:
 
 
 def _dots(ttir: str) -> tuple[tuple[int, ...], ...]:
-    """Return `(M, N, K)` of the matrix products in Triton's first form of a kernel, `(batch, M, N, K)` of batched ones."""
+    """Return `(M, N, K)` of the products in Triton's first form of a kernel, `(batch, M, N, K)` of batched ones."""
     pattern = r"tt\.dot .*tensor<((?:\d+x)+)\w+> \* tensor<((?:\d+x)+)\w+>"
     found = []
     for left, right in re.findall(pattern, ttir):

@@ -94,7 +94,10 @@ def kernel_context(name: str, plan: TilePlan) -> KernelContext:
 
 def _text(factor: TwoFactor) -> tuple[str, ...]:
     sizes = ", ".join(f"{letter} {size}" for letter, size in factor.sizes.items())
-    return ("y[t, k, b, a] = sum over c, s of left[k, b, a, c, s] * (sum over d of right[k, c, b, s, d] * x[t, k, c, d])", sizes)
+    return (
+        "y[t, k, b, a] = sum over c, s of left[k, b, a, c, s] * (sum over d of right[k, c, b, s, d] * x[t, k, c, d])",
+        sizes,
+    )
 
 
 def _axis(letter: str, layout: str) -> str:

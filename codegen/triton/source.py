@@ -6,10 +6,11 @@ import hashlib
 import string
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from mlbtc.codegen.emit_torch import LINE, MatrixContext, render
+from mlbtc.codegen.emit_torch import LINE, MatrixContext, comment_lines, matrix_context, render
+from mlbtc.codegen.program import Program
 from mlbtc.codegen.triton.kernels import KernelContext, kernel_context
 from mlbtc.codegen.triton.tiles import TilePlan, plan_tiles
 from mlbtc.codegen.triton.two_factor import TwoFactor, two_factors
@@ -51,13 +52,20 @@ class MatrixKernels:
     levels: tuple[LevelKernels, ...]
     plans: tuple[LevelPlan, ...]
 
-    @property
-    def macs(self) -> int:
-        """Multiply-adds per token in bfloat16, with what is padded and repeated."""
-        return sum(level.forward[0].macs for level in self.levels)
+    def describe(self, element_bytes: int = 2) -> str:
+        """Return the tiles of the levels and their multiply-adds, a line per level."""
+        size = ELEMENT_BYTES.index(element_bytes)
+        return "\n".join(f"level {number}: {level.forward[size]}" for number, level in enumerate(self.levels))
 
     def __str__(self) -> str:
-        return "\n".join(f"level {number}: {level.forward[0]}" for number, level in enumerate(self.levels))
+        return self.describe()
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """Lines for the docstring of an emitted file."""
+        lines = [line for size in ELEMENT_BYTES for line in self.describe(size).splitlines()]
+        wrapped = (part for line in lines for part in textwrap.wrap(line, LINE - 4, subsequent_indent="    "))
+        return ("Kernels:", *(f"    {line}" for line in wrapped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +141,40 @@ def emit_kernels(
         out_features=int(kernels.spec.shape[0]),
         kernels=tuple(kernel for name, plans in directions for kernel in _kernels(name, plans)),
         tables=tuple(_table(name, plans) for name, plans in directions),
-        product=_sum_of_levels(kernels, "forward", "x", ", bias"),
+        product=_sum_of_levels(kernels, "forward", "x", ", bias=bias"),
         to_input=_sum_of_levels(kernels, "backward", "grad", ""),
-        to_factors=tuple(line for pair in zip(kernels.levels, kernels.plans, strict=True) for line in _gradients(*pair)),
+        to_factors=tuple(
+            line for pair in zip(kernels.levels, kernels.plans, strict=True) for line in _gradients(*pair)
+        ),
     )
     digest = hashlib.sha256(repr((context, module)).encode()).hexdigest()[:24]
     return render("triton_matrix.py.jinja", context=context, module=module, operator=f"mlbtc_triton::product_{digest}")
+
+
+def module_context(program: Program, kernels: MatrixKernels, class_name: str, init: str) -> MatrixContext:
+    """Return what the template shows of the module behind the kernels.
+
+    Args:
+        program: of the spec, for its parameters.
+        kernels: of the same spec.
+        class_name: of the module.
+        init: the rule for initial values.
+
+    Raises:
+        CodegenError: the class name is no identifier.
+    """
+    comments = tuple(str(level) for level in kernels.spec.levels)
+    factors = tuple(f"    self.{parameter.name}," for parameter in program.parameters)
+    code = (tuple(line for text in comments for line in comment_lines(text)), ("factors = [", *factors, "]"))
+    context = matrix_context(program, "", (), comments, class_name, init)
+    return replace(
+        context,
+        functions=(),
+        levels=(code,),
+        counts_tokens=False,
+        result="multiply(x, factors, bias)",
+        fused_bias=True,
+    )
 
 
 _WAYS = ("forward", "backward")
@@ -161,7 +197,8 @@ def _table(name: str, plans: Sequence[TilePlan]) -> Table:
         options = f'"num_warps": {plan.tiles.warps}, "num_stages": {plan.tiles.stages}, "enable_fp_fusion": True'
         lines += [
             f"{plan.element_bytes}: (",
-            f"    {_named(name, plan)}, {plan.programs},",
+            f"    {_named(name, plan)},",
+            f"    {plan.programs},",
             f"    {{{tiles}}},",
             f"    {{{options}}},",
             "),",
@@ -174,18 +211,18 @@ def _sum_of_levels(kernels: MatrixKernels, way: str, source: str, bias: str) -> 
     lines, last = [], len(kernels.levels) - 1
     for number, level in enumerate(kernels.levels):
         factor = level.factor if way == "forward" else level.factor.transposed()
-        call = f"LEVEL{number}_{way.upper()}, {source}, factors[{factor.right}], factors[{factor.left}], {factor.out_features}"
-        call += (bias or ", None") if number == last else ", None"
-        call += ", y" if number else ", None"
-        call += "" if number == last else ", torch.float32"
-        lines.append(f"return _run({call})" if number == last else f"y = _run({call})")
+        operands = f"{source}, factors[{factor.right}], factors[{factor.left}], {factor.out_features}"
+        options = bias if number == last else ", dtype=torch.float32"
+        call = f"_run(LEVEL{number}_{way.upper()}, {operands}{options}{', earlier=y' if number else ''})"
+        lines.append(f"return {call}" if number == last else f"y = {call}")
     return tuple(lines)
 
 
 def _gradients(level: LevelKernels, plan: LevelPlan) -> tuple[str, ...]:
     """Return the lines that add the gradients of a level's factors: the two steps of its plan, differentiated."""
     first, second = plan.steps
-    assert first.right is not None and second.right is not None
+    assert first.right is not None
+    assert second.right is not None
     sizes = {name: int(size) for name, size in plan.sizes}
     letters = dict(zip((TOKENS, *sizes), string.ascii_letters, strict=False))
 
@@ -195,6 +232,7 @@ def _gradients(level: LevelKernels, plan: LevelPlan) -> tuple[str, ...]:
     def shape(names: Sequence[str]) -> str:
         return ", ".join(["-1", *(str(sizes[name]) for name in names if name != TOKENS)])
 
+    comment = f"# {' '.join(first.result.indices)}"
     x, middle, y = text(plan.activation.indices), text(first.result.indices), text(plan.output)
     right, left = text(first.right.indices), text(second.right.indices)
     grad = f"grad.reshape({shape(plan.output)})"
@@ -202,7 +240,7 @@ def _gradients(level: LevelKernels, plan: LevelPlan) -> tuple[str, ...]:
     return (
         f"inputs = x.reshape({shape(plan.activation.indices)})  # {' '.join(plan.activation.indices)}",
         f"outputs = {grad if factor.scale == 1 else f'{factor.scale!r} * {grad}'}  # {' '.join(plan.output)}",
-        f'middle = torch.einsum("{x},{right}->{middle}", inputs, factors[{factor.right}])  # {" ".join(first.result.indices)}',
+        f'middle = torch.einsum("{x},{right}->{middle}", inputs, factors[{factor.right}])  {comment}',
         f'_add(found, {factor.left}, torch.einsum("{y},{middle}->{left}", outputs, middle))',
         f'middle = torch.einsum("{y},{left}->{middle}", outputs, factors[{factor.left}])',
         f'_add(found, {factor.right}, torch.einsum("{middle},{x}->{right}", middle, inputs))',

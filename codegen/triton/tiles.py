@@ -15,16 +15,19 @@ LEAST = 16
 SHARED_BYTES = 64 * 1024
 """What a program may hold in shared memory: all that gfx942 has, and room for three programs on an H100."""
 
-NUMBERS_PER_THREAD = 96
-"""Sums that a thread may hold in its registers, of 255; offsets and operands need the rest."""
+NUMBERS_PER_THREAD = {2: 96, 4: 64}
+"""Sums that a thread may hold in its 255 registers, by bytes of an element; offsets and operands need the rest."""
 
 MACS_PER_BYTE = {2: 90, 4: 12}
-"""Multiply-adds in the time of one byte from the second-level cache, about, by bytes of an element: H100, tf32 halved."""
+"""Multiply-adds in the time of one byte from the second-level cache, about, by bytes of an element, on an H100."""
 
 BYTES_PER_TRIP = 4096
 """What one turn of a loop costs beside its work, in bytes that could have been moved meanwhile."""
 
-_MOST = {"t": 128, "c": 32, "b": 32, "d": 64, "a": 128}
+TOKENS = {2: 128, 4: 64}
+"""Tokens of a tile, at most, by bytes of an element: exact products in float32 hold their operands in registers."""
+
+_MOST = {"c": 32, "b": 32, "d": 64, "a": 128}
 _RUNS = ((4, 2), (4, 1), (8, 2), (8, 1))
 """Warps and stages."""
 
@@ -123,11 +126,12 @@ class TilePlan:
 
     @property
     def shared_bytes(self) -> int:
-        """Shared memory of a program: both operands of both products."""
+        """Shared memory of a program, at most: the operands of one product, or a tile that changes its layout."""
         t, c, b, s, d, a = (getattr(self.tiles, letter) for letter in "tcbsda")
         stages = self.tiles.stages if self.trips["d"] * self.trips["c"] > 1 else 1
-        first, second = c * d * (t + b * s), b * c * s * (t + a)
-        return self.element_bytes * (stages * first + second)
+        middle, output = t * b * c * s, t * b * a
+        operands = max(stages * c * d * (t + b * s), middle + a * b * c * s, middle + output)
+        return max(self.element_bytes * operands, 4 * output)
 
     @property
     def score(self) -> float:
@@ -141,7 +145,7 @@ class TilePlan:
     def fits(self) -> bool:
         """Whether shared memory and registers hold a program on every target."""
         per_thread = self.tiles.numbers / (_WARP * self.tiles.warps)
-        return self.shared_bytes <= SHARED_BYTES and per_thread <= NUMBERS_PER_THREAD
+        return self.shared_bytes <= SHARED_BYTES and per_thread <= NUMBERS_PER_THREAD[self.element_bytes]
 
     def __str__(self) -> str:
         return (
@@ -161,12 +165,13 @@ def plan_tiles(factor: TwoFactor, element_bytes: int) -> TilePlan:
     Raises:
         BackendError: nothing fits, which only ranks can cause: they are not cut.
     """
-    plans = (TilePlan(factor, tiles, element_bytes) for tiles in _candidates(factor))
+    plans = (TilePlan(factor, tiles, element_bytes) for tiles in _candidates(factor, TOKENS[element_bytes]))
     best = min((plan for plan in plans if plan.fits), key=_preference, default=None)
     if best is None:
         raise BackendError(
             f"no Triton kernel: the middle of {LEAST} tokens, a rank of {factor.sizes['s']} in elements of "
-            f"{element_bytes} bytes, does not fit into {SHARED_BYTES // 1024} KiB of shared memory; target='torch' runs it"
+            f"{element_bytes} bytes, does not fit into {SHARED_BYTES // 1024} KiB of shared memory; target='torch' "
+            "takes every spec on every device"
         )
     return best
 
@@ -175,7 +180,7 @@ def _preference(plan: TilePlan) -> tuple[float, int, int]:
     return plan.score, plan.tiles.warps, -plan.tiles.stages
 
 
-def _candidates(factor: TwoFactor) -> Iterator[Tiles]:
+def _candidates(factor: TwoFactor, most_tokens: int) -> Iterator[Tiles]:
     size = factor.sizes
     ranks = _power(size["s"])
     wide = max(1, LEAST // ranks)
@@ -186,13 +191,14 @@ def _candidates(factor: TwoFactor) -> Iterator[Tiles]:
         for b in _powers(wide, max(wide, min(_MOST["b"], _power(size["b"])))):
             for d in _powers(LEAST, max(LEAST, min(_MOST["d"], _power(size["d"])))):
                 for a in _powers(LEAST, max(LEAST, min(_MOST["a"], _power(size["a"])))):
-                    for t in _powers(LEAST, _MOST["t"]):
+                    for t in _powers(LEAST, most_tokens):
                         yield from (Tiles(t, c, b, ranks, d, a, *run) for run in _RUNS)
 
 
 def _power(size: int) -> int:
     """Return the least power of two that is no smaller."""
-    return 1 << (size - 1).bit_length()
+    power: int = 1 << (size - 1).bit_length()
+    return power
 
 
 def _powers(first: int, last: int) -> Iterator[int]:

@@ -1,9 +1,9 @@
-"""A level of two factors as a kernel sees it: which of six roles each index has, and how far it moves in each tensor."""
+"""A level of two factors as a kernel sees it: the role of each index, and how far it moves in each tensor."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mlbtc.codegen.nest import row_major
@@ -168,7 +168,8 @@ def _positions(spec: MLBTC, number: int) -> tuple[int, ...]:
 def _two_factor(level: Level, plan: LevelPlan, positions: tuple[int, ...]) -> TwoFactor:
     sizes = {name: int(size) for name, size in plan.sizes}
     first, second = (step.right for step in plan.steps)
-    assert first is not None and second is not None, "the activation meets one factor after the other"
+    assert first is not None, "the activation meets one factor after the other"
+    assert second is not None
     inputs, outputs = plan.activation.indices[1:], tuple(i for i in plan.output if i != TOKENS)
     strides = [row_major(names, sizes) for names in (inputs, outputs, first.indices, second.indices)]
     roles: dict[str, list[Piece]] = {letter: [] for letter in "kcdbas"}
@@ -186,9 +187,7 @@ def _two_factor(level: Level, plan: LevelPlan, positions: tuple[int, ...]) -> Tw
     )
 
 
-def _role(
-    name: str, inputs: Sequence[str], outputs: Sequence[str], right: Sequence[str], left: Sequence[str]
-) -> str:
+def _role(name: str, inputs: Sequence[str], outputs: Sequence[str], right: Sequence[str], left: Sequence[str]) -> str:
     if name in inputs:
         return "k" if name in outputs else "c" if name in left else "d"
     if name in outputs:
@@ -226,9 +225,3 @@ def strides_text(pieces: Pieces, tensor: str, position: str) -> str:
             value = value if value == position or stride == 1 else f"({value})"
             terms.append(value if stride == 1 else f"{value} * {stride}")
     return " + ".join(terms)
-
-
-def sizes_of(tensor: str, factor: TwoFactor) -> Mapping[str, str]:
-    """Return the offset expressions of a tensor by role, over positions called as the roles; those that move."""
-    texts = {letter: strides_text(getattr(factor, letter), tensor, letter) for letter in "kcdbas"}
-    return {letter: text for letter, text in texts.items() if text}
