@@ -46,7 +46,9 @@ def choose_target(target: str, device: torch.device, dtype: torch.dtype, spec: M
         return target, _require_triton(device, dtype, spec)
     if target == "cpp":
         return target, f"asked for, built with {shlex.join(native.require_compiler())}"
-    if device.type != "cpu":
+    if device.type not in ("cpu", "cuda"):
+        return "torch", f"kernels run on the CPU and on GPUs of NVIDIA and AMD, the parameters are on {device}"
+    if device.type == "cuda":
         reason = _without_triton(device, dtype, spec)
         return ("triton", f"{device} and kernels for every level") if reason is None else ("torch", reason)
     if dtype not in REAL:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +15,7 @@ LEAST = 16
 SHARED_BYTES = 64 * 1024
 """What a program may hold in shared memory: all that gfx942 has, and room for three programs on an H100."""
 
-NUMBERS_PER_THREAD = {2: 96, 4: 64}
+NUMBERS_PER_THREAD = {2: 96, 4: 48}
 """Sums that a thread may hold in its 255 registers, by bytes of an element; offsets and operands need the rest."""
 
 MACS_PER_BYTE = {2: 90, 4: 12}
@@ -24,10 +24,12 @@ MACS_PER_BYTE = {2: 90, 4: 12}
 BYTES_PER_TRIP = 4096
 """What one turn of a loop costs beside its work, in bytes that could have been moved meanwhile."""
 
-TOKENS = {2: 128, 4: 64}
-"""Tokens of a tile, at most, by bytes of an element: exact products in float32 hold their operands in registers."""
+MOST = {
+    2: {"t": 128, "c": 32, "b": 32, "d": 64, "a": 128},
+    4: {"t": 64, "c": 32, "b": 32, "d": 32, "a": 64},
+}
+"""The largest tiles by bytes of an element: exact products in float32 hold their operands in registers, too."""
 
-_MOST = {"c": 32, "b": 32, "d": 64, "a": 128}
 _RUNS = ((4, 2), (4, 1), (8, 2), (8, 1))
 """Warps and stages."""
 
@@ -127,8 +129,9 @@ class TilePlan:
     @property
     def shared_bytes(self) -> int:
         """Shared memory of a program, at most: the operands of one product, or a tile that changes its layout."""
-        t, c, b, s, d, a = (getattr(self.tiles, letter) for letter in "tcbsda")
-        stages = self.tiles.stages if self.trips["d"] * self.trips["c"] > 1 else 1
+        tiles = self.tiles
+        t, c, b, s, d, a = tiles.t, tiles.c, tiles.b, tiles.s, tiles.d, tiles.a
+        stages = tiles.stages if self.trips["d"] * self.trips["c"] > 1 else 1
         middle, output = t * b * c * s, t * b * a
         operands = max(stages * c * d * (t + b * s), middle + a * b * c * s, middle + output)
         return max(self.element_bytes * operands, 4 * output)
@@ -165,7 +168,7 @@ def plan_tiles(factor: TwoFactor, element_bytes: int) -> TilePlan:
     Raises:
         BackendError: nothing fits, which only ranks can cause: they are not cut.
     """
-    plans = (TilePlan(factor, tiles, element_bytes) for tiles in _candidates(factor, TOKENS[element_bytes]))
+    plans = (TilePlan(factor, tiles, element_bytes) for tiles in _candidates(factor, MOST[element_bytes]))
     best = min((plan for plan in plans if plan.fits), key=_preference, default=None)
     if best is None:
         raise BackendError(
@@ -180,18 +183,18 @@ def _preference(plan: TilePlan) -> tuple[float, int, int]:
     return plan.score, plan.tiles.warps, -plan.tiles.stages
 
 
-def _candidates(factor: TwoFactor, most_tokens: int) -> Iterator[Tiles]:
+def _candidates(factor: TwoFactor, most: Mapping[str, int]) -> Iterator[Tiles]:
     size = factor.sizes
     ranks = _power(size["s"])
     wide = max(1, LEAST // ranks)
     if factor.flat:
         ranks, wide = max(ranks, LEAST), 1
     # A product of several blocks needs b s and c s of LEAST at least: more blocks than there are are masked.
-    for c in _powers(wide, max(wide, min(_MOST["c"], _power(size["c"])))):
-        for b in _powers(wide, max(wide, min(_MOST["b"], _power(size["b"])))):
-            for d in _powers(LEAST, max(LEAST, min(_MOST["d"], _power(size["d"])))):
-                for a in _powers(LEAST, max(LEAST, min(_MOST["a"], _power(size["a"])))):
-                    for t in _powers(LEAST, most_tokens):
+    for c in _powers(wide, max(wide, min(most["c"], _power(size["c"])))):
+        for b in _powers(wide, max(wide, min(most["b"], _power(size["b"])))):
+            for d in _powers(LEAST, max(LEAST, min(most["d"], _power(size["d"])))):
+                for a in _powers(LEAST, max(LEAST, min(most["a"], _power(size["a"])))):
+                    for t in _powers(LEAST, most["t"]):
                         yield from (Tiles(t, c, b, ranks, d, a, *run) for run in _RUNS)
 
 

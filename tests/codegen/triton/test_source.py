@@ -12,6 +12,7 @@ import torch
 
 import mlbtc
 from mlbtc import MLBTC, families
+from mlbtc.codegen.loading import load_class
 from mlbtc.codegen.matrix import generate_kernels
 from mlbtc.codegen.targets import choose_target
 from mlbtc.codegen.triton import support
@@ -72,12 +73,16 @@ def test_files_run_where_mlbtc_cannot_be_imported(tmp_path: Path, monkeypatch: p
 
 
 @needs_triton
-def test_file_without_the_interpreter_says_what_it_needs(tmp_path: Path) -> None:
+def test_file_without_the_interpreter_says_what_it_needs() -> None:
     if support.interpreting():
         pytest.skip("TRITON_INTERPRET makes every kernel interpreted")
-    (tmp_path / "layer.py").write_text(mlbtc.generate(SPECS["btt"], target="triton"), encoding="utf-8")
-    (result,) = run_alone(tmp_path, "float32", OURS).values()
-    assert "kernels run on a GPU; on a CPU set TRITON_INTERPRET=1 before triton is imported" in result["error"]
+    layer = load_class(mlbtc.generate(SPECS["btt"], target="triton"))()
+    with pytest.raises(
+        RuntimeError, match="kernels run on a GPU; on a CPU set TRITON_INTERPRET=1 before triton is imp"
+    ):
+        layer(torch.zeros(2, 77))
+    with pytest.raises(RuntimeError, match=r"kernels take float32, bfloat16 and float16, found torch\.float64"):
+        layer.double()(torch.zeros(2, 77, dtype=torch.float64))
 
 
 def test_class_names_and_factor_names() -> None:
