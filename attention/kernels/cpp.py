@@ -90,7 +90,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     query, key, value, *ctx.levels = inputs[:7]
     lengths, visible, slopes, ctx.dropout, seed, ids = inputs[7:]
     ctx.save_for_backward(query, key, value, *output, lengths, visible, slopes, seed, ids)
-    ctx.mark_nondifferentiable_gradients(output[1])
+    ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -45,8 +46,9 @@ class Place:
         """Return the place of a call with `(B, H, Tq, R)` and `(B, Hkv, Tk, R)`."""
         batch, heads, queries, _ = query.shape
         device = torch.cuda.get_device_name(query.device) if query.is_cuda else query.device.type
-        sizes = (1 << (size - 1).bit_length() for size in (queries, key.shape[2], batch * heads))
-        return cls(device, str(query.dtype).removeprefix("torch."), *sizes, heads // key.shape[1])
+        queries, keys, heads = (1 << (size - 1).bit_length() for size in (queries, key.shape[2], batch * heads))
+        groups = query.shape[1] // key.shape[1]
+        return cls(device, str(query.dtype).removeprefix("torch."), queries, keys, heads, groups)
 
 
 def candidates(name: str, problem: AttentionProblem, half: bool) -> tuple[Tiles, ...]:
@@ -62,9 +64,12 @@ def candidates(name: str, problem: AttentionProblem, half: bool) -> tuple[Tiles,
         return Tiles(32, 32, 4, 1), Tiles(64, 32, 4, 1), Tiles(64, 32, 8, 1)
     if not half or widest > 64:
         return Tiles(64, 32, 4, 1), Tiles(64, 32, 4, 2), Tiles(64, 64, 8, 2), Tiles(128, 32, 8, 2)
-    small = Tiles(64, 64, 4, 2), Tiles(64, 32, 4, 3), Tiles(64, 32, 4, 2)
-    wide = Tiles(128, 64, 8, 2), Tiles(128, 64, 8, 3), Tiles(128, 64, 4, 3), Tiles(128, 128, 8, 2)
-    return (*small, *wide) if name == "forward" else (*small, Tiles(128, 32, 8, 2), Tiles(128, 64, 8, 2))
+    narrow = Tiles(64, 32, 4, 2), Tiles(64, 32, 4, 3), Tiles(128, 64, 8, 2)
+    if name == "forward":
+        return Tiles(64, 64, 4, 2), *narrow, Tiles(128, 64, 8, 3), Tiles(128, 64, 4, 3), Tiles(128, 128, 8, 2)
+    more = *narrow, Tiles(64, 64, 8, 2), Tiles(128, 32, 8, 2)
+    # Four sums of (rows, width) live in registers while dk and dv are made: wide tiles spill there.
+    return more if name == "dkdv" else (Tiles(64, 64, 4, 2), *more)
 
 
 def choose_tiles(
@@ -105,31 +110,30 @@ def measure(
         "problem": dataclasses.asdict(problem),
         "place": dataclasses.asdict(place),
         "tiles": dataclasses.asdict(best),
-        "milliseconds": {str(dataclasses.astuple(one)): time for one, time in zip(tiles, times, strict=True)},
+        "milliseconds": {
+            "x".join(map(str, dataclasses.astuple(one))): time if math.isfinite(time) else None
+            for one, time in zip(tiles, times, strict=True)
+        },
     }
-    try:
+    # A cache that cannot be written costs the next process its measurements, and this one nothing.
+    recall.cache_clear()
+    _MEASURED[name, problem, place] = best
+    with contextlib.suppress(OSError):
         path = _path(name, problem, place)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(path, json.dumps(record, indent=2) + "\n")
-    except OSError:
-        # A cache that cannot be written costs the next process its measurements, and this one nothing.
-        _recalled.cache_clear()
-        _MEASURED[name, problem, place] = best
-        return best
-    _recalled.cache_clear()
     return best
-
-
-def recall(name: str, problem: AttentionProblem, place: Place) -> Tiles | None:
-    """Return what was measured, or None."""
-    return _MEASURED.get((name, problem, place)) or _recalled(name, problem, place)
 
 
 _MEASURED: dict[tuple[str, AttentionProblem, Place], Tiles] = {}
 
 
 @lru_cache(maxsize=1024)
-def _recalled(name: str, problem: AttentionProblem, place: Place) -> Tiles | None:
+def recall(name: str, problem: AttentionProblem, place: Place) -> Tiles | None:
+    """Return what was measured by this process or an earlier one, or None."""
+    measured = _MEASURED.get((name, problem, place))
+    if measured:
+        return measured
     try:
         return Tiles(**json.loads(_path(name, problem, place).read_text())["tiles"])
     except (OSError, ValueError, KeyError, TypeError):

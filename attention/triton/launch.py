@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from mlbtc.attention.kernels.cpp import differentiable_gradients, like, readable
 from mlbtc.attention.kernels.options import Options
+from mlbtc.attention.triton import available
 from mlbtc.attention.triton.choices import Place, choose_tiles
 from mlbtc.attention.triton.source import KERNELS, kernel_source
 from mlbtc.attention.triton.tiling import MOST_VALUES, AttentionProblem, Tiles, plan_tiles
@@ -31,11 +30,6 @@ _OPERATORS.define(
 )
 
 
-def interpreted() -> bool:
-    """Return whether Triton interprets kernels, which then take tensors on a CPU."""
-    return os.environ.get("TRITON_INTERPRET", "") == "1"
-
-
 def missing(device: str, dtype: torch.dtype, values: int) -> str:
     """Return why the kernels cannot run, or an empty string.
 
@@ -44,15 +38,18 @@ def missing(device: str, dtype: torch.dtype, values: int) -> str:
         dtype: of the tensors.
         values: features of a value.
     """
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    if device == "cpu" and not interpreted():
-        return "the tensors are on a CPU, where Triton runs only under its interpreter (set TRITON_INTERPRET=1)"
-    if device not in ("cpu", "cuda", "meta"):
-        return f"the tensors are on {device}, Triton kernels are for CUDA"
-    if dtype not in DTYPES:
-        return f"there are no Triton kernels for {dtype}"
-    return f"values of {values} features are wider than {MOST_VALUES}" if values > MOST_VALUES else ""
+    reason = available.missing(torch.device(device), DTYPES, dtype)
+    if reason and device == "cpu" and not available.interpreted():
+        return f"{reason}; on a CPU they run in Triton's interpreter, with TRITON_INTERPRET=1 in the environment"
+    if not reason and values > MOST_VALUES:
+        return f"Triton kernels take values of up to {MOST_VALUES} features, found {values}"
+    return reason
+
+
+def lacking(options: Sequence[str]) -> str:
+    """Return which of a call's options, of `Options.names()`, the kernels do not have, as a reason; or nothing."""
+    lacks = [name for name in options if name != "key_lengths"]
+    return f"the Triton kernels have no {' and no '.join(lacks)} in this version" if lacks else ""
 
 
 # What torch.compiler.assume_constant_result does, without importing the compiler.
@@ -175,7 +172,7 @@ def _operand(dtype: torch.dtype) -> Any:
     """Return the type of the operands of matrix products; the interpreter's numpy has no bfloat16."""
     import triton.language as tl
 
-    if interpreted():
+    if available.interpreted():
         return tl.float32
     return {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[dtype]
 
@@ -202,9 +199,7 @@ def make_problem(
 def _problem(
     key: Tensor, value: Tensor, scales: Sequence[float], ranks: Sequence[int], block_sizes: Sequence[int], causal: bool
 ) -> AttentionProblem:
-    return make_problem(
-        tuple(ranks), tuple(block_sizes), tuple(scales), value.shape[3], causal, key.shape[2]
-    )
+    return make_problem(tuple(ranks), tuple(block_sizes), tuple(scales), value.shape[3], causal, key.shape[2])
 
 
 def _forward(
