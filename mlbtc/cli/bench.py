@@ -54,9 +54,7 @@ FULL_TOKENS = (256, 512, 1024, 2048, 4096, 8192)
 
 Backends = Annotated[
     list[str],
-    typer.Option(
-        help="A backend of mlr_attention; repeat. [auto, strips; on a GPU auto]", show_default=False
-    ),
+    typer.Option(help="A backend of mlr_attention; repeat. [auto, strips; on a GPU auto]", show_default=False),
 ]
 
 
