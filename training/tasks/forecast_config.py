@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from mlbtc.training.attention import choose_attention
-from mlbtc.training.config import RunConfig, choose_device
+from mlbtc.training.config import RunConfig
 from mlbtc.training.errors import TrainingError
 from mlbtc.training.tasks.series import TEST, TRAIN
 
@@ -60,15 +60,19 @@ class Config(RunConfig):
             layers=self.layers,
             default_layers=LAYERS,
             given={"width": self.width, "heads": self.heads, "context": self.context},
-            defaults={**SIZES, "context": max(self.horizon, LEAST_LOOK_BACK), "causal": False, "qk_norm": False},
+            defaults={
+                **SIZES,
+                "context": max(self.horizon, LEAST_LOOK_BACK),
+                "causal": False,
+                "qk_norm": False,
+                "scale": self.scale,
+            },
         )
         contexts = sorted({spec.context for spec in specs})
         if len(contexts) > 1:
             raise TrainingError(f"the layers' attention specs are for different contexts: {contexts}")
         self._check_lengths(contexts[0])
-        sizes = {"width": specs[0].width, "heads": specs[0].heads, "layers": len(specs), "context": contexts[0]}
-        device = str(choose_device(self.device))
-        return self.replace(attention=specs, data=choose_data(self.data), device=device, **sizes)
+        return self.with_layers(specs, data=choose_data(self.data), context=contexts[0])
 
     def _check_lengths(self, look_back: int) -> None:
         if self.horizon > TEST:
