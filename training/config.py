@@ -145,21 +145,33 @@ class RunConfig(BaseModel):
         """The eps of AdamW."""
         return self.eps or (1e-20 if self.mup else 1e-8)
 
-    def with_layers(self, specs: tuple[AttentionSpec, ...], **sizes: Any) -> Self:
-        """Return the config with the attention, the MLP and the device decided, and `sizes` beside them.
+    def with_layers(self, specs: tuple[AttentionSpec, ...], **values: Any) -> Self:
+        """Return the config of a transformer with every choice made.
+
+        Args:
+            specs: the attention of each layer.
+            **values: what a task has decided beside them.
 
         Raises:
             TrainingError: options contradict each other.
             SpecError: the spec of an MLP is wrong.
         """
-        check_options(self)
         if self.mup:
             check_scales(specs)
         given = self.mlp if isinstance(self.mlp, tuple) else (self.mlp,)
         width = specs[0].width
         mlps = choose_mlps(given, len(specs), width)
-        sizes = {"width": width, "heads": specs[0].heads, "layers": len(specs), **sizes}
-        return self.replace(attention=specs, mlp=mlps, device=str(choose_device(self.device)), **sizes)
+        sizes = {"width": width, "heads": specs[0].heads, "layers": len(specs)}
+        return self.decided(attention=specs, mlp=mlps, **sizes, **values)
+
+    def decided(self, **values: Any) -> Self:
+        """Return the config with choices made, the device among them, once its options agree with each other.
+
+        Raises:
+            TrainingError: options contradict each other.
+        """
+        check_options(self)
+        return self.replace(**values, device=str(choose_device(self.device)))
 
 
 def _resolved(value: Any, what: str) -> tuple[Any, ...]:

@@ -76,7 +76,7 @@ def forecast(
     left.plot(range(-len(window), 0), window, color="0.6", label="look-back")
     for name, values in curves.items():
         left.plot(range(len(values)), values, "k-" if name == "truth" else "-", label=name, linewidth=1)
-    left.set(xlabel="hour", ylabel=ylabel)
+    left.set(xlabel="row after the look-back", ylabel=ylabel)
     left.legend(frameon=False)
     _draw_losses(right, steps, "validation_mse")
     return _save(figure, path)

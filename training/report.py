@@ -112,7 +112,8 @@ def _report(
     lines += [f"- **{note}**" for note in notes] + [""] * bool(notes)
     if figure:
         lines += [f"![{table.title}]({figure.name})", ""]
-    lines += ["## Model", "", f"{values['parameters']:,} parameters, {len(config.specs)} layers", ""]
+    layers = f", {len(config.specs)} layers" if config.specs else ", no attention"
+    lines += ["## Model", "", f"{values['parameters']:,} parameters{layers}", ""]
     lines += [f"- {count} x {spec_line}" for spec_line, count in _layers(config).items()]
     lines += ["", "## Run", "", f"{values['steps']} steps of {config.batch}, learning rate {config.lr:g}, "]
     lines[-1] += f"seed {config.seed}, device {config.device}. Everything else is in `{folder.config.name}`; "

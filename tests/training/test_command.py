@@ -35,7 +35,7 @@ def invoke(*arguments):
         ["forecast", "--data", "synthetic", "--attention", SPECS / "forecast_mlr.yaml", *QUICK],
         ["forecast", "--data", "synthetic", "--attention", "mlr", "--horizon", "24", "--protocol", "positions", *QUICK],
     ],
-    ids="icl icl-mlr icl-file icl-mup icl-mlp icl-layers icl-cosine forecast-file forecast-positions".split(),
+    ids=["icl", "mlr", "file", "mup", "mlp", "layers", "cosine", "forecast-file", "forecast-positions"],
 )
 def test_a_command_trains_and_says_where_everything_is(tmp_path, arguments):
     result = invoke(*arguments, "--out", tmp_path / "run")
