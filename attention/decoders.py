@@ -12,9 +12,8 @@ from mlbtc.attention.choice import Choice
 from mlbtc.attention.kernels import native
 from mlbtc.attention.kernels.decode import Decoder
 from mlbtc.attention.kernels.kept import CachedLevel, CachedValues
-from mlbtc.attention.triton.available import missing
-from mlbtc.attention.triton.decode import DTYPES, TritonDecoder
-from mlbtc.attention.triton.tiling import MOST_VALUES
+from mlbtc.attention.triton import launch
+from mlbtc.attention.triton.decode import TritonDecoder
 
 
 class Decoding(Protocol):
@@ -34,9 +33,7 @@ def choose_decoder(device: torch.device | str, dtype: torch.dtype, width: int) -
         width: features of a value.
     """
     device = torch.device(device)
-    reason = missing(device, DTYPES, dtype)
-    if not reason and width > MOST_VALUES:
-        reason = f"Triton kernels take values of up to {MOST_VALUES} features, found {width}"
+    reason = launch.missing(device.type, dtype, width)
     if not reason:
         return Choice("triton", f"a cache of {str(dtype).removeprefix('torch.')} on {device.type}")
     if device.type != "cpu":

@@ -16,13 +16,10 @@ from torch import Tensor
 
 from mlbtc.attention.kernels.kept import CachedLevel, CachedValues
 from mlbtc.attention.kernels.native import PANEL_KEYS
-from mlbtc.attention.triton.available import interpreted
 from mlbtc.attention.triton.decode_plan import MOST_SPLITS, DecodePlan, decode_source, plan_decode
+from mlbtc.attention.triton.launch import operand_type
 from mlbtc.attention.triton.tiling import AttentionProblem
 from mlbtc.codegen.loading import load_source
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-"""Of keys and values."""
 
 PANELS_PER_PART = 4
 """The least that a part should have where the cache is full."""
@@ -137,7 +134,7 @@ def _decode(
     logsum = query.new_empty(pairs, splits, groups, dtype=torch.float32)
     panels = (level.shape[2] for level in levels)
     operands = (query.contiguous(), key.contiguous(), value.contiguous(), lengths, *levels, values, partial, logsum)
-    dot = _dot_type(values.dtype)
+    dot = operand_type(values.dtype)
     with torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext():
         # FP fusion is said outright, as its default changes between versions of Triton, and warns.
         options = {"num_warps": plan.warps, "num_stages": plan.stages, "enable_fp_fusion": True}
@@ -159,14 +156,6 @@ def _kernels(
     blocks = tuple(block or None for block in block_sizes)
     plan = plan_decode(AttentionProblem(ranks, blocks, scales, width), groups, window or None)
     return plan, load_source(decode_source(plan))
-
-
-def _dot_type(dtype: torch.dtype) -> Any:
-    """Return the type in which products are taken: that of the cache; the interpreter multiplies no bfloat16."""
-    import triton.language as tl
-
-    types = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
-    return tl.float32 if interpreted() else types[dtype]
 
 
 def _fake(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:

@@ -148,7 +148,7 @@ class _Launch:
         first = 0 if name == "dkdv" else (keys - queries) // tiles.rows
         self.grid = (query.shape[0] * own_heads * (-(-keys // tiles.rows) - first),)
         self.options = {
-            "DOT": _operand(query.dtype),
+            "DOT": operand_type(query.dtype),
             "PRECISION": _precision(query.dtype),
             "num_warps": tiles.warps,
             "num_stages": tiles.stages,
@@ -168,7 +168,7 @@ def _kernel(name: str, problem: AttentionProblem, cut: bool, lengths: bool, tile
 
 
 @lru_cache(maxsize=8)
-def _operand(dtype: torch.dtype) -> Any:
+def operand_type(dtype: torch.dtype) -> Any:
     """Return the type of the operands of matrix products; the interpreter's numpy has no bfloat16."""
     import triton.language as tl
 
