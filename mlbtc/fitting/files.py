@@ -17,6 +17,12 @@ from torch import Tensor
 from mlbtc.errors import SpecError, nearest
 
 SUFFIXES = (".npy", ".safetensors")
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 def read_matrix(path: str | os.PathLike[str], key: str | None = None) -> Tensor:
@@ -88,3 +94,14 @@ def write_tensors(
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def as_dtype(name: str) -> torch.dtype:
+    """Return the floating dtype of a name.
+
+    Raises:
+        SpecError: there is none.
+    """
+    if name not in DTYPES:
+        raise SpecError(f"dtype {name!r} is not one of factors; {nearest(name, list(DTYPES))}")
+    return DTYPES[name]

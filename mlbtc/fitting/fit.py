@@ -75,7 +75,7 @@ def fit(
         spec: a spec of the matrix's shape, where an axis that is one symbol becomes the number; or what `spec.pad_to`
             returned, whose corner is fitted; or the name of a family, whose arguments follow as keywords.
         matrix: W, `(out, in)`, of any real dtype, on any device.
-        covariance: C = E[x x^T] of the inputs, `(in, in)`, with which the error is that of outputs; None for the identity.
+        covariance: C = E[x x^T] of the inputs, `(in, in)`, for the error of outputs; None for the identity.
         max_iterations: rounds over the levels and steps, at most.
         tolerance: the relative gain below which two iterations in a row end a stage.
         seed: of random starts.

@@ -89,7 +89,8 @@ class _Normal:
 
     def __call__(self, direction: Tensor) -> Tensor:
         pushed: Tensor = jvp(self.residual_of, (self.flat,), (direction,))[1]
-        return self.pull(pushed)[0]
+        pulled: Tensor = self.pull(pushed)[0]
+        return pulled
 
     def solve(self, right: Tensor, damping: float, tolerance: float) -> Tensor:
         """Return x with `(J^T J + damping) x = right` up to a relative tolerance, by conjugate gradients from 0."""
@@ -122,7 +123,8 @@ class _FormedNormal:
         damped = self.matrix + damping * torch.eye(len(right), dtype=right.dtype)
         lower, failed = torch.linalg.cholesky_ex(damped)
         if int(failed):
-            return torch.linalg.pinv(damped, hermitian=True) @ right
+            least: Tensor = torch.linalg.pinv(damped, hermitian=True) @ right
+            return least
         found: Tensor = torch.cholesky_solve(right[:, None], lower)[:, 0]
         return found
 
