@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mlbtc.cli.options import load_with
-from mlbtc.errors import SpecError
+from mlbtc.errors import CodegenError, SpecError
 from mlbtc.spec import MLBTC
 
 
@@ -48,6 +48,7 @@ def fit_command(
         raise SpecError(f"{spec} holds an attention layer; name the spec of a matrix")
     if output.suffix != ".safetensors":
         raise SpecError(f"--output {output}: factors are written as .safetensors")
+    from mlbtc.codegen.loading import write_atomically
     from mlbtc.fitting import Fit, fit
     from mlbtc.fitting.files import as_dtype, read_matrix
 
@@ -55,7 +56,8 @@ def fit_command(
     wanted = read_matrix(matrix, key)
     weights = None if covariance is None else read_matrix(covariance, covariance_key)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         row = bar.add_task("fitting", total=max_iterations)
         found: Fit = fit(
             loaded,
@@ -69,8 +71,11 @@ def fit_command(
             target="torch",
             progress=lambda done, error: bar.update(row, completed=done, description=f"error {error:.4g}"),
         )
-    found.save(output)
-    if report is not None:
-        report.write_text(json.dumps(found.report.to_json(), indent=2) + "\n", encoding="utf-8")
+    try:
+        found.save(output)
+        if report is not None:
+            write_atomically(report, json.dumps(found.report.to_json(), indent=2) + "\n")
+    except OSError as error:
+        raise CodegenError(f"cannot write {error.filename or output}: {error.strerror or error}") from None
     typer.echo(str(found.report))
     typer.echo(f"wrote {output}: {', '.join(found.factors)}")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mlbtc.codegen.lowering import require_numbers
 from mlbtc.compiler import compile
 from mlbtc.errors import SpecError
 from mlbtc.fitting.files import write_tensors
@@ -38,12 +39,12 @@ class Fit(NamedTuple):
 
     @property
     def factors(self) -> dict[str, Tensor]:
-        """The factors by the names of the module's `state_dict`."""
-        return {name: value.detach() for name, value in self.module.state_dict().items()}
+        """The factors, and the bias if there is one, by the names of the module's parameters."""
+        return {name: value.detach() for name, value in self.module.named_parameters()}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the factors as safetensors, for `module.load_state_dict(safetensors.torch.load_file(path))`."""
-        write_tensors(path, self.factors, {"spec": _yaml(self.module)})
+        """Write the module's state as safetensors, for `module.load_state_dict(safetensors.torch.load_file(path))`."""
+        write_tensors(path, self.module.state_dict(), {"spec": _yaml(self.module)})
 
 
 def fit(
@@ -101,11 +102,12 @@ def fit(
         raise SpecError(f"tolerance is a number of at least 0, found {tolerance!r}")
     wanted = as_matrix(matrix, "the matrix")
     bound = _bound(spec, wanted, arguments)
+    inner = bound.spec if isinstance(bound, Padded) else bound
+    require_numbers(inner)
     problem = build_problem(bound, wanted, None if covariance is None else as_matrix(covariance, "the covariance"))
     course = Course(problem, limit, float(tolerance), progress)
     follow(course, seed, _positive(starts, "starts"))
     values = finished(problem, course.values)
-    inner = bound.spec if isinstance(bound, Padded) else bound
     least, rank = rank_bound(inner, problem)
     report = FitReport(
         name=inner.name,

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jacfwd, jacrev, jvp, vjp
+from torch.func import jacfwd, jacrev
 
 from mlbtc.fitting.problem import Problem
 
@@ -25,7 +24,7 @@ MOST_PRODUCTS = 120
 """Products with the Jacobian in one step, at most; a step that is not solved to the end is still one downhill."""
 MOST_FORMED = 1 << 22
 """Up to so many entries the Jacobian is formed, and steps are solved for by Cholesky's method."""
-MOST_UNKNOWNS = 2048
+MOST_UNKNOWNS = 1024
 FIRST_DAMPING = 1e-3
 LEAST_DAMPING = 1e-16
 MOST_REFUSALS = 12
@@ -76,21 +75,23 @@ def _forms(unknowns: int, entries: int) -> bool:
 
 
 class _Normal:
-    """J^T J as an operator.
+    """J^T J as an operator, at a place.
 
-    Args:
-        residual_of: the residual at a place.
-        flat: the place.
-        pull: the product with J^T.
+    The product J^T u is linear in u, so that the derivative of `v . J^T u` for u is J v: both are backward passes.
     """
 
-    def __init__(self, residual_of: Operator, flat: Tensor, pull: Callable[[Tensor], tuple[Tensor]]) -> None:
-        self.residual_of, self.flat, self.pull = residual_of, flat, pull
+    def __init__(self, residual_of: Operator, flat: Tensor) -> None:
+        self.place = flat.detach().requires_grad_()
+        self.residual = residual_of(self.place)
+        self.probe = torch.zeros_like(self.residual, requires_grad=True)
+        (self.pulled,) = torch.autograd.grad(self.residual, self.place, self.probe, create_graph=True)
+
+    def pull(self, direction: Tensor) -> Tensor:
+        """Return J^T times a direction."""
+        return torch.autograd.grad(self.residual, self.place, direction, retain_graph=True)[0]
 
     def __call__(self, direction: Tensor) -> Tensor:
-        pushed: Tensor = jvp(self.residual_of, (self.flat,), (direction,))[1]
-        pulled: Tensor = self.pull(pushed)[0]
-        return pulled
+        return self.pull(torch.autograd.grad(self.pulled, self.probe, direction, retain_graph=True)[0])
 
     def solve(self, right: Tensor, damping: float, tolerance: float) -> Tensor:
         """Return x with `(J^T J + damping) x = right` up to a relative tolerance, by conjugate gradients from 0."""
@@ -135,9 +136,8 @@ def _derivatives(residual_of: Operator, flat: Tensor, residual: Tensor) -> tuple
         derivative = jacfwd if len(flat) < len(residual) else jacrev
         jacobian = derivative(residual_of)(flat)
         return jacobian.T @ residual, _FormedNormal(jacobian)
-    pull: Any = vjp(residual_of, flat)[1]
-    gradient: Tensor = pull(residual)[0]
-    return gradient, _Normal(residual_of, flat, pull)
+    normal = _Normal(residual_of, flat)
+    return normal.pull(residual), normal
 
 
 def _flatten(problem: Problem, values: dict[str, Tensor]) -> tuple[Tensor, Operator]:

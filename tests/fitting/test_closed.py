@@ -150,7 +150,7 @@ def test_no_factors_near_those_found_are_nearer(spec):
 
 def test_factors_have_equal_norms():
     found = mlbtc.fit("monarch", 1e-3 * drawn(8, 12, 12), blocks=3, target="torch")
-    left, right = (value.norm() for value in found.factors.values())
+    left, right = (float(value.norm()) for value in found.factors.values())
     assert left == pytest.approx(right, rel=1e-12)
 
 
