@@ -17,6 +17,8 @@ TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-10, torch.bfloat16: 3e-2}
 """Largest error allowed, as a part of the largest entry of the reference."""
 
 Clock = Callable[[], float]
+Timer = Callable[[Callable[[], object]], float]
+"""Calls something once and returns the seconds that it took."""
 
 
 class BenchmarkError(MlbtcError, RuntimeError):
@@ -34,6 +36,8 @@ class Candidate:
         memory_bytes: what it keeps between calls, such as a cache.
         refused: why it is not run at all, or an empty string.
         optional: whether it may fail, which is then recorded with the reason; wrong results are refused all the same.
+        flops: that the work takes at the least, or None where nobody counted.
+        bound_seconds: the time below which no implementation can be, or None.
     """
 
     name: str
@@ -42,6 +46,8 @@ class Candidate:
     memory_bytes: int | None = None
     refused: str = ""
     optional: bool = False
+    flops: int | None = None
+    bound_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class Case:
         threads: threads of torch for this case; None for those of the settings.
         peaks: measures the peak memory of candidates by name in the mode "forward+backward", given seed and threads.
         claims: pairs of candidates, of which the first is claimed to be no slower than the second.
+        rivals: candidates of which the fastest is the rival; `rival` where there are none.
     """
 
     name: str
@@ -65,6 +72,7 @@ class Case:
     threads: int | None = None
     peaks: Callable[[int, int], Mapping[str, int]] | None = None
     claims: tuple[tuple[str, str], ...] = ()
+    rivals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,8 @@ class Timing:
         ratio: median over the rival's median; below 1 is faster than the rival.
         repetitions: timed rounds.
         memory_bytes: what it keeps (a cache), or its peak memory, where either was measured.
+        flops: that the work takes at the least, where somebody counted.
+        bound_seconds: the time below which no implementation can be, where somebody knows.
     """
 
     name: str
@@ -116,6 +126,8 @@ class Timing:
     ratio: float
     repetitions: int
     memory_bytes: int | None = None
+    flops: int | None = None
+    bound_seconds: float | None = None
 
     @property
     def noisy(self) -> bool:
@@ -164,6 +176,7 @@ def run_cases(
     *,
     progress: Callable[[str], None] = lambda text: None,
     clock: Clock = time.perf_counter,
+    timer: Timer | None = None,
     earlier: Sequence[Result] = (),
     done: Callable[[Sequence[Result]], None] = lambda results: None,
 ) -> list[Result]:
@@ -174,6 +187,7 @@ def run_cases(
         settings: how to measure.
         progress: called with a line of text before each case.
         clock: seconds, as a number that grows.
+        timer: measures one call; None reads the clock before and after.
         earlier: results of cases that are not timed again.
         done: called with all results so far after each case that was timed, all its modes.
 
@@ -190,7 +204,7 @@ def run_cases(
             progress(f"{case.name}, {', '.join(f'{name} {size}' for name, size in case.sizes.items())}")
             torch.set_num_threads(case.threads or settings.threads)
             for mode, candidates in case.build(settings.seed).items():
-                result = _contest(case, mode, candidates, settings, clock)
+                result = _contest(case, mode, candidates, settings, timer or _by_clock(clock))
                 peaks = case.peaks if mode == "forward+backward" else None
                 if peaks is not None:
                     result = _with_peaks(result, peaks(settings.seed, case.threads or settings.threads))
@@ -201,10 +215,20 @@ def run_cases(
     return results
 
 
-def _contest(case: Case, mode: str, candidates: Sequence[Candidate], settings: Settings, clock: Clock) -> Result:
+def _by_clock(clock: Clock) -> Timer:
+    def timer(run: Callable[[], object]) -> float:
+        start = clock()
+        run()
+        return clock() - start
+
+    return timer
+
+
+def _contest(case: Case, mode: str, candidates: Sequence[Candidate], settings: Settings, timer: Timer) -> Result:
     names = [candidate.name for candidate in candidates]
-    if case.rival not in names:
-        raise BenchmarkError(f"{case.name}: no candidate is called {case.rival!r}; found {', '.join(names)}")
+    for rival in case.rivals or (case.rival,):
+        if rival not in names:
+            raise BenchmarkError(f"{case.name}: no candidate is called {rival!r}; found {', '.join(names)}")
     there, errors, absent = [], [], []
     for candidate in candidates:
         error = _error_or_reason(candidate, f"{case.name}, {mode}", settings.dtype)
@@ -213,14 +237,20 @@ def _contest(case: Case, mode: str, candidates: Sequence[Candidate], settings: S
         else:
             there.append(candidate)
             errors.append(error)
-    rounds = measure([candidate.run for candidate in there], settings, clock)
-    medians = [statistics.median(times) for times in rounds]
-    rival = next(median for one, median in zip(there, medians, strict=True) if one.name == case.rival)
+    if not any(one.name in (case.rivals or (case.rival,)) for one in there):
+        why = "; ".join(f"{one.name} {one.reason}" for one in absent)
+        raise BenchmarkError(f"{case.name}, {mode}: there is no rival to compare with: {why}")
+    rounds = measure([candidate.run for candidate in there], settings, timer)
+    medians = {one.name: statistics.median(times) for one, times in zip(there, rounds, strict=True)}
+    rival = min((name for name in case.rivals or (case.rival,) if name in medians), key=medians.__getitem__)
     timings = tuple(
-        Timing(one.name, error, median, _quartiles(times), median / rival, len(times), one.memory_bytes)
-        for one, error, median, times in zip(there, errors, medians, rounds, strict=True)
-    )
-    return Result(case.name, case.sizes, mode, case.rival, timings, absent=tuple(absent), claims=case.claims)
+        Timing(
+            one.name, error, medians[one.name], _quartiles(times), medians[one.name] / medians[rival], len(times),
+            one.memory_bytes, one.flops, one.bound_seconds,
+        )
+        for one, error, times in zip(there, errors, rounds, strict=True)
+    )  # fmt: skip
+    return Result(case.name, case.sizes, mode, rival, timings, absent=tuple(absent), claims=case.claims)
 
 
 def _with_peaks(result: Result, peaks: Mapping[str, int]) -> Result:
@@ -278,7 +308,7 @@ def check(candidate: Candidate, where: str, dtype: torch.dtype) -> float:
     return worst
 
 
-def measure(runs: Sequence[Callable[[], object]], settings: Settings, clock: Clock) -> list[list[float]]:
+def measure(runs: Sequence[Callable[[], object]], settings: Settings, timer: Timer) -> list[list[float]]:
     """Time all runs once per round, in order, until the seconds are used and there are enough rounds.
 
     Returns:
@@ -291,9 +321,7 @@ def measure(runs: Sequence[Callable[[], object]], settings: Settings, clock: Clo
     used = 0.0
     while used < settings.seconds or len(times[0]) < settings.repetitions:
         for run, column in zip(runs, times, strict=True):
-            start = clock()
-            run()
-            column.append(clock() - start)
+            column.append(timer(run))
             used += column[-1]
     return times
 
@@ -309,7 +337,7 @@ def barrier_seconds(threads: int, clock: Clock = time.perf_counter) -> float:
     try:
         small = torch.ones(2, 16, 64)
         settings = Settings(seconds=1e-9, repetitions=21, threads=threads)
-        return statistics.median(measure([lambda: torch.bmm(small, small.mT)], settings, clock)[0])
+        return statistics.median(measure([lambda: torch.bmm(small, small.mT)], settings, _by_clock(clock))[0])
     finally:
         torch.set_num_threads(before)
 

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from mlbtc.training.checkpoints import load_checkpoint, save_checkpoint
+from mlbtc.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from mlbtc.training.config import RunConfig
 from mlbtc.training.errors import Interrupted, TrainingError
 from mlbtc.training.metrics import MetricsFile
@@ -62,7 +62,8 @@ def fit(problem: Problem, config: RunConfig, folder: RunFolder, *, resume: bool,
         problem: model, data and losses.
         config: resolved.
         folder: where metrics and checkpoints go.
-        resume: continue from the newest checkpoint of the folder.
+        resume: continue from the latest checkpoint of the folder; a run that was killed before its first one begins
+            again, which gives the same run.
         console: for progress.
 
     Returns:
@@ -70,10 +71,10 @@ def fit(problem: Problem, config: RunConfig, folder: RunFolder, *, resume: bool,
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM arrived; a checkpoint is written.
-        TrainingError: the loss is not finite, or the folder has no checkpoint to resume from.
+        TrainingError: the loss is not finite, or the checkpoint is not of this run.
     """
     optimizer = torch.optim.AdamW(problem.model.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=0.0)
-    done = _resume(problem, optimizer, folder) if resume else 0
+    done = _resume(problem, optimizer, folder, console) if resume else 0
     if done > config.steps:
         raise TrainingError(f"--steps {config.steps}: {folder.root} has done {done} already; ask for at least as many")
     problem.model.train()
@@ -91,6 +92,7 @@ def fit(problem: Problem, config: RunConfig, folder: RunFolder, *, resume: bool,
             reporter.update(done, values["loss"], values["lr"])
             last = done == config.steps or problem.finished or stop.requested
             if last or done % config.checkpoint_every == 0:
+                metrics.sync()
                 save_checkpoint(
                     folder.checkpoints, done, problem.model, problem.state() | {"optimizer": optimizer.state_dict()}
                 )
@@ -120,7 +122,11 @@ def _step(problem: Problem, optimizer: torch.optim.Optimizer, config: RunConfig,
     return {"loss": value, "lr": rate}
 
 
-def _resume(problem: Problem, optimizer: torch.optim.Optimizer, folder: RunFolder) -> int:
+def _resume(problem: Problem, optimizer: torch.optim.Optimizer, folder: RunFolder, console: Console) -> int:
+    if latest_checkpoint(folder.checkpoints) is None:
+        text = f"{folder.root} stopped before its first checkpoint: it begins at step 1"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        return 0
     device = next(problem.model.parameters()).device
     state = load_checkpoint(folder.checkpoints, problem.model, device)
     optimizer.load_state_dict(state["optimizer"])

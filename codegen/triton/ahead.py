@@ -84,7 +84,8 @@ def compile_ahead(
         target: a name of `TARGETS`.
         num_warps: warps per block of threads.
         num_stages: stages of software pipelining.
-        aligned: promise that pointers and `i32` or `i64` arguments are multiples of 16, as Triton finds at a launch.
+        aligned: promise that pointers and `i32` or `i64` arguments are multiples of 16, as Triton finds at a launch;
+            nothing is promised of arguments that the kernel lists in do_not_specialize.
 
     Returns:
         What the kernel takes there.
@@ -146,7 +147,11 @@ def _compile(
     from triton.compiler import ASTSource
 
     gpu = TARGETS[target]
-    divisible = [i for i, kind in enumerate(types.values()) if kind.startswith("*") or kind in ("i32", "i64")]
+    divisible = [
+        i
+        for i, (kind, parameter) in enumerate(zip(types.values(), kernel.params, strict=True))
+        if (kind.startswith("*") or kind in ("i32", "i64")) and not parameter.do_not_specialize
+    ]
     attributes = {(i,): [["tt.divisibility", 16]] for i in divisible} if aligned else {}
     source = ASTSource(fn=kernel, signature=types, constexprs=dict(constexprs), attrs=attributes)
     # Said outright, as the default changes between versions of Triton, and warns.

@@ -17,6 +17,7 @@ from mlbtc.cli.doctor import doctor_command
 from mlbtc.cli.fit import fit_command
 from mlbtc.cli.generate import generate_command
 from mlbtc.cli.options import teach
+from mlbtc.cli.reproduce import reproduce_command
 from mlbtc.cli.sample import sample_command
 from mlbtc.cli.train import app as train_app
 from mlbtc.errors import MlbtcError
@@ -44,6 +45,7 @@ Then:
     mlbtc train forecast --data ETTh1.csv        # forecasting, against the trivial rivals
     mlbtc train lm --data book.txt               # a language model of characters
     mlbtc sample runs/lm --prompt "def "         # and text from it
+    mlbtc reproduce icl                          # an experiment of the paper, with a verdict per claim
     mlbtc doctor                                 # what runs on this machine, and what would make it faster
 
 Every command exits with 0, or with 2 and one message that says where the input is wrong and what would be right.
@@ -64,6 +66,7 @@ app.command("compile", help=teach(compile_command.__doc__))(compile_command)
 app.command("doctor", help=teach((doctor_command.__doc__ or "").partition("Raises:")[0]))(doctor_command)
 app.command("fit", help=teach(fit_command.__doc__))(fit_command)
 app.command("generate", help=teach(generate_command.__doc__))(generate_command)
+app.command("reproduce", help=teach(reproduce_command.__doc__))(reproduce_command)
 app.command("sample", help=teach(sample_command.__doc__))(sample_command)
 app.add_typer(train_app, name="train")
 app.add_typer(bench_app, name="bench")

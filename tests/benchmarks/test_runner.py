@@ -65,7 +65,43 @@ def test_candidates_take_turns():
 def test_rounds_go_on_until_the_seconds_are_used():
     clock = Clock()
     runs = [candidate("a", clock, [1]).run, candidate("b", clock, [3]).run]
-    assert measure(runs, Settings(seconds=10, warmup=0, repetitions=1), clock) == [[1, 1, 1], [3, 3, 3]]
+
+    def timer(run):
+        before = clock()
+        run()
+        return clock() - before
+
+    assert measure(runs, Settings(seconds=10, warmup=0, repetitions=1), timer) == [[1, 1, 1], [3, 3, 3]]
+
+
+def test_a_timer_of_its_own_is_what_counts():
+    clock = Clock()
+    pair = [candidate(name, clock, [1]) for name in "ab"]
+    given = iter([5.0, 7.0, 5.0, 7.0])
+
+    def timer(run):
+        run()
+        return next(given)
+
+    (result,) = run_cases([case(*pair)], Settings(seconds=20, warmup=0, repetitions=2), clock=clock, timer=timer)
+    assert [timing.seconds for timing in result.timings] == [5, 7]
+
+
+def test_the_fastest_of_several_rivals_is_the_rival():
+    clock = Clock()
+    seconds = {"a": 4, "b": 2, "c": 1}
+    candidates = [candidate(name, clock, [time]) for name, time in seconds.items()]
+    refused = Candidate("d", list, [], refused="not installed")
+    contest = Case("made up", {}, "a", lambda seed: {"forward": [*candidates, refused]}, rivals=("a", "b", "d"))
+    (result,) = run_cases([contest], Settings(seconds=1, repetitions=1), clock=clock)
+    assert result.rival == "b"
+    assert [timing.ratio for timing in result.timings] == [2, 1, 0.5]
+
+
+def test_no_rival_that_runs_is_said_with_the_reasons():
+    contest = Case("made up", {}, "a", lambda seed: {"forward": [Candidate("a", list, [], refused="not installed")]})
+    with pytest.raises(BenchmarkError, match="made up, forward: there is no rival to compare with: a not installed"):
+        run_cases([contest], Settings())
 
 
 @pytest.mark.parametrize(

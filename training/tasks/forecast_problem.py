@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mlbtc.training.loop import Problem
 from mlbtc.training.seeds import seeded, stream
 from mlbtc.training.tasks.forecast_config import Config
-from mlbtc.training.tasks.forecasters import ChannelForecaster, PositionForecaster
+from mlbtc.training.tasks.forecasters import ChannelForecaster, DLinear, PositionForecaster
 from mlbtc.training.tasks.series import Series, split, windows
 
 EVALUATION_BATCH = 32
@@ -29,6 +29,7 @@ class Forecasting(Problem):
 
     def __init__(self, config: Config, series: Series) -> None:
         assert config.context is not None
+        config.check_lengths(series)
         self.config = config
         self.device = torch.device(config.device)
         splits = split(series, config.context)
@@ -39,11 +40,7 @@ class Forecasting(Problem):
         self.test = windows(splits.test, self.length)
         self.best: dict[str, Any] = {"mse": float("inf"), "step": 0, "weights": {}}
         with seeded(config.seed, "model"):
-            if config.protocol == "channels":
-                model: nn.Module = ChannelForecaster(config.specs, config.context, config.horizon)
-            else:
-                features = len(series.columns)
-                model = PositionForecaster(config.specs, config.context, config.horizon, features)
+            model = build_model(config, len(series.columns))
         super().__init__(model.to(self.device), stream(config.seed, "training"))
 
     def loss(self, step: int) -> Tensor:
@@ -103,3 +100,13 @@ class Forecasting(Problem):
         self.model.train(was_training)
         count = len(rows) * self.config.horizon
         return {"mse": squared / count, "mae": absolute / count}
+
+
+def build_model(config: Config, features: int) -> nn.Module:
+    """Return the model of a resolved config for windows of so many features."""
+    assert config.context is not None
+    if config.model == "dlinear":
+        return DLinear(config.context, config.horizon)
+    if config.protocol == "channels":
+        return ChannelForecaster(config.specs, config.context, config.horizon)
+    return PositionForecaster(config.specs, config.context, config.horizon, features)

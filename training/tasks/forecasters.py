@@ -1,4 +1,4 @@
-"""Forecasting models: (B, look-back, features) to (B, horizon, features), in scaled units, one class per protocol."""
+"""Forecasting models: (B, look-back, features) to (B, horizon, features), in scaled units."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mlbtc.spec import AttentionSpec
 from mlbtc.training.model import Transformer
 
 EPSILON = 1e-5
+TREND_ROWS = 25
 
 
 class ChannelForecaster(nn.Module):
@@ -67,3 +68,32 @@ class PositionForecaster(nn.Module):
         mean, deviation = past.mean(1, keepdim=True), past.std(1, keepdim=True, correction=0) + EPSILON
         outputs = self.encoder((past - mean) / deviation)[:, -self.horizon :]
         return torch.addcmul(mean, outputs, deviation)
+
+
+class DLinear(nn.Module):
+    """The linear rival of the field (Zeng et al. 2023): a linear map of the trend plus one of what remains.
+
+    The trend is the moving average over 25 rows, with the ends repeated. All features share the two maps, which begin
+    as the mean of the window.
+
+    Args:
+        look_back: rows that the model sees.
+        horizon: rows that it forecasts.
+    """
+
+    # Its sums run over the rows of the look-back.
+    width_free = ("trend", "remainder")
+
+    def __init__(self, look_back: int, horizon: int) -> None:
+        super().__init__()
+        self.trend, self.remainder = nn.Linear(look_back, horizon), nn.Linear(look_back, horizon)
+        for linear in (self.trend, self.remainder):
+            nn.init.constant_(linear.weight, 1 / look_back)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, past: Tensor) -> Tensor:  # (B, look-back, features)
+        """Return `(B, horizon, features)`."""
+        series = past.mT
+        padded = nn.functional.pad(series, (TREND_ROWS // 2, TREND_ROWS // 2), mode="replicate")
+        trend = nn.functional.avg_pool1d(padded, TREND_ROWS, stride=1)
+        return (self.trend(trend) + self.remainder(series - trend)).mT

@@ -20,7 +20,7 @@ from mlbtc.training.model import Transformer
 from mlbtc.training.report import Result, Table, finish
 from mlbtc.training.runs import load_config, open_run
 from mlbtc.training.seeds import seeded, stream
-from mlbtc.training.tasks.prompts import Curriculum, draw_prompts, least_squares_errors, zero_errors
+from mlbtc.training.tasks.prompts import Curriculum, Prompts, draw_prompts, least_squares_errors, zero_errors
 
 LAYERS = 3
 SIZES: dict[str, int] = {"width": 32, "heads": 4}
@@ -34,6 +34,7 @@ class Config(RunConfig):
         points: N, the points of a prompt; None for 2 d.
         curriculum: steps over which dimensions and points grow from a quarter to all; 0 for none.
         evaluation_prompts: fresh prompts for the final table.
+        eval_every: steps between evaluations of the model on these prompts while it trains; 0 for none.
     """
 
     task: ClassVar[str] = "icl"
@@ -42,6 +43,7 @@ class Config(RunConfig):
     points: int | None = Field(None, ge=1, le=8192)
     curriculum: int = Field(500, ge=0)
     evaluation_prompts: int = Field(1024, ge=1)
+    eval_every: int = Field(0, ge=0)
     steps: int = Field(2000, ge=1)
     batch: int = Field(64, ge=1)
     lr: float = Field(2e-3, gt=0, allow_inf_nan=False)
@@ -95,22 +97,35 @@ class Regression(Problem):
         return predictions
 
     def measure(self, step: int) -> dict[str, Any]:
-        """Return the size of the curriculum."""
+        """Return the size of the curriculum, and every so often the errors at the last point and on average."""
         active, points = self.curriculum.at(step)
-        return {"dims": active, "points": points}
+        found: dict[str, Any] = {"dims": active, "points": points}
+        if self.config.eval_every and step % self.config.eval_every == 0:
+            errors = self.errors(self.fresh_prompts())
+            found |= {"last_error": float(errors[-1]), "mean_error": float(errors.mean())}
+        return found
 
-    @torch.no_grad()
-    def evaluate(self) -> dict[str, list[float]]:
-        """Return errors by position, of the model and its rivals, on prompts that training never draws."""
+    def fresh_prompts(self) -> Prompts:
+        """Return the prompts of evaluations, which training never draws."""
         config = self.config
         assert config.points is not None
         generator = stream(config.seed, "evaluation")
-        prompts = draw_prompts(config.evaluation_prompts, config.dims, config.dims, config.points, generator)
+        return draw_prompts(config.evaluation_prompts, config.dims, config.dims, config.points, generator)
+
+    @torch.no_grad()
+    def errors(self, prompts: Prompts) -> Tensor:
+        """Return the mean squared error of the model at each position, `(N,)` in float64."""
+        was_training = self.model.training
         self.model.eval()
         parts = [self.predict(part.to(self.device)).cpu() for part in prompts.tokens().split(256)]
-        errors = (torch.cat(parts).double() - prompts.targets.double()).square().mean(0)
+        self.model.train(was_training)
+        return (torch.cat(parts).double() - prompts.targets.double()).square().mean(0)
+
+    def evaluate(self) -> dict[str, list[float]]:
+        """Return errors by position, of the model and its rivals, on prompts that training never draws."""
+        prompts = self.fresh_prompts()
         found = {
-            "model": errors,
+            "model": self.errors(prompts),
             "zero predictor": zero_errors(prompts),
             "least squares": least_squares_errors(prompts),
         }

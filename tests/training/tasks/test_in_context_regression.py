@@ -49,6 +49,18 @@ def test_a_resumed_run_is_bit_exact(tmp_path, attention):
     assert second.metrics == whole.metrics
 
 
+def test_evaluations_during_training_change_nothing_and_end_with_the_final_one(tmp_path):
+    plain, evaluated = train(tmp_path / "plain"), train(tmp_path / "evaluated", eval_every=2)
+    assert losses(evaluated) == losses(plain)
+    found = {
+        row["step"]: row["last_error"]
+        for row in read_metrics(evaluated.folder / "metrics.jsonl")
+        if "last_error" in row
+    }
+    assert list(found) == [2, 4, 6]
+    assert found[6] == pytest.approx(plain.metrics["errors"]["model"]["last"], abs=1e-8)
+
+
 def test_evaluation_prompts_are_not_those_of_training(tmp_path):
     problem = Regression(Config(out=tmp_path, **SMALL).resolved())
     state = problem.generator.get_state()
