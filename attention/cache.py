@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mlbtc.attention.arguments import level_scales
+from mlbtc.attention.decoders import make_decoder
 from mlbtc.attention.functional import mlr_attention
-from mlbtc.attention.kernels.decode import Decoder
 from mlbtc.attention.kernels.kept import CachedLevel, CachedValues, Kept
 from mlbtc.attention.kernels.native import per_feature
 from mlbtc.attention.kernels.window import window_attention
@@ -81,7 +81,7 @@ class AttentionCache(SequenceCache):
         heads = query.shape[1]
         wanted = (heads, scale if scale is None or isinstance(scale, int | float) else tuple(scale))
         # Factors are checked for a new decoder only: that takes as long as a short step.
-        decode = self._decoder_of(wanted, lambda: Decoder(self._levels, self._values, heads, self._scales(scale)))
+        decode = self._decoder_of(wanted, lambda: make_decoder(self._levels, self._values, heads, self._scales(scale)))
         return decode(query, key, value, self.lengths)
 
     def _scales(self, scale: float | Sequence[float] | None) -> list[float]:

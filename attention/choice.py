@@ -10,6 +10,7 @@ import torch
 from mlbtc.attention.kernels import choose_torch_backend
 from mlbtc.attention.kernels.native import missing
 from mlbtc.attention.kernels.options import NAMES
+from mlbtc.attention.triton import launch
 from mlbtc.codegen.transforms import active_transform
 from mlbtc.errors import SpecError
 
@@ -35,6 +36,7 @@ def choose_backend(
     scattered: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    values: int = 64,
     traced: bool | None = None,
 ) -> Choice:
     """Return what `mlr_attention(..., backend="auto")` runs. On a CPU the C++ kernels are built if they are not yet.
@@ -49,6 +51,7 @@ def choose_backend(
         scattered: whether the tokens of a block of `block_ids` lie apart in a call whose tokens cannot be sorted.
         device: where the tensors are.
         dtype: of the tensors.
+        values: features of a value.
         traced: whether torch.compile or torch.export looks at the call; None finds out.
 
     Raises:
@@ -68,7 +71,13 @@ def choose_backend(
             "the tokens of a block lie apart, and calls that are causal or have fewer queries than keys, alibi or "
             "dropout cannot sort them",
         )
-    reason = missing(dtype, variant, ids) if kind == "cpu" else f"C++ kernels are for CPUs, the tensors are on {kind}"
+    if kind == "cpu":
+        reason = missing(dtype, variant, ids)
+    else:
+        reason = launch.missing(kind, dtype, values) or launch.lacking(options)
+        if kind == "cuda" and not reason:
+            return Choice("triton", "tensors on a GPU and triton: the fused kernel, memory linear in the tokens")
+        reason = "C++ kernels are for CPUs" + (f", and {reason}" if reason else "")
     if not reason:
         return Choice("cpp", "tensors on a CPU and a C++ compiler: the fused kernel is the fastest at every size")
     if ids:

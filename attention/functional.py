@@ -26,11 +26,12 @@ from mlbtc.attention.kernels import (
     strip_attention,
 )
 from mlbtc.attention.kernels.native import missing, per_feature
+from mlbtc.attention.triton import launch
 from mlbtc.codegen.transforms import active_transform
 from mlbtc.errors import BackendError
 
-Backend = Literal["auto", "cpp", "strips", "expanded", "reference"]
-BACKENDS: tuple[str, ...] = ("auto", "cpp", "strips", "expanded", "reference")
+Backend = Literal["auto", "cpp", "triton", "strips", "expanded", "reference"]
+BACKENDS: tuple[str, ...] = ("auto", "cpp", "triton", "strips", "expanded", "reference")
 _KERNELS = {"strips": strip_attention, "expanded": expanded_attention, "reference": reference_attention}
 
 
@@ -78,14 +79,15 @@ def mlr_attention(
         dropout: the probability with which a weight becomes 0; the others are divided by 1 - dropout. Which ones is a
             hash of batch, head, positions and a seed from torch's default generator, so that after
             `torch.manual_seed` every backend drops the same. Pass 0 when you evaluate.
-        backend: "cpp" (fused C++, CPUs with a compiler, memory linear in T), "strips" (row strips in PyTorch, memory
-            linear in T), "expanded" (one scaled_dot_product_attention over r_l features per block, for short
-            sequences), "reference" (dense), or "auto": what `mlbtc.attention.choose_backend` names. Under transforms
-            of torch.func and forward-mode differentiation that is "reference". All but "expanded" without options,
-            whose scaled_dot_product_attention has none on a CPU, have second derivatives.
+        backend: "cpp" (fused C++, CPUs with a compiler, memory linear in T), "triton" (fused, GPUs, memory linear in
+            T; of the options it has key_lengths; on a CPU only under TRITON_INTERPRET=1), "strips" (row strips in
+            PyTorch, memory linear in T), "expanded" (one scaled_dot_product_attention over r_l features per block, for
+            short sequences), "reference" (dense), or "auto": what `mlbtc.attention.choose_backend` names. Under
+            transforms of torch.func and forward-mode differentiation that is "reference". All but "expanded" without
+            options, whose scaled_dot_product_attention has none on a CPU, have second derivatives.
 
     Returns:
-        `(B, H, Tq, Dv)` in the dtype of `value`; half precision is accumulated in float32 by cpp and strips.
+        `(B, H, Tq, Dv)` in the dtype of `value`; half precision is accumulated in float32 by cpp, triton and strips.
 
     Raises:
         SpecError: shapes, ranks, blocks or options do not fit.
@@ -98,12 +100,14 @@ def mlr_attention(
         options = options._replace(ids=make_ids(ids, key, options.lengths))
     obstacle = sorting_obstacle(query.shape[2], key.shape[2], causal, options)
     unsorted = backend in ("auto", "cpp") and must_sort(options.ids, obstacle)
-    chosen = _choose(backend, query, key, ranks, blocks, options, obstacle if unsorted else "")
+    chosen = _choose(backend, query, value, ranks, blocks, options, obstacle if unsorted else "")
     factors = level_scales(scale, ranks)
     if chosen == "cpp" and unsorted:
         return sorted_attention(query, key, value, factors, ranks, blocks, options)
     if chosen == "cpp":
         return cpp_attention(query, key, value, factors, ranks, blocks, causal, options)
+    if chosen == "triton":
+        return launch.triton_attention(query, key, value, factors, ranks, blocks, causal, options.lengths)
     features = query.new_tensor(per_feature(factors, ranks))
     groups = query.shape[1] // max(1, key.shape[1])
     if query.shape[1] != key.shape[1]:
@@ -116,7 +120,7 @@ def mlr_attention(
 def _choose(
     backend: str,
     query: Tensor,
-    key: Tensor,
+    value: Tensor,
     ranks: Sequence[int],
     blocks: Sequence[int],
     options: Options,
@@ -128,23 +132,25 @@ def _choose(
         raise BackendError(
             f"backend {backend!r} knows blocks of one size only; use 'cpp' or 'reference' with block_ids"
         )
-    same = query.shape[2] == key.shape[2]
+    same = query.shape[2] == value.shape[2]
     if backend in ("strips", "expanded") and not same:
         raise BackendError(
-            f"backend {backend!r} needs as many queries as keys, found {query.shape[2]} and {key.shape[2]}; "
+            f"backend {backend!r} needs as many queries as keys, found {query.shape[2]} and {value.shape[2]}; "
             "use 'reference'"
         )
     if backend == "expanded" and options.dropout:
         raise BackendError("backend 'expanded' cannot drop weights by a hash; use 'cpp', 'strips' or 'reference'")
-    transform = active_transform() if backend in ("cpp", "strips") else ""
+    transform = active_transform() if backend in ("cpp", "triton", "strips") else ""
     if transform:
         raise BackendError(f"backend {backend!r} cannot run: {transform}; use 'reference'")
     if backend == "cpp":
         _check_cpp(query, options, obstacle)
+    if backend == "triton":
+        _check_triton(value, options)
     if backend != "auto":
         return backend
-    sizes, names = (query.shape[2], key.shape[2]), options.names()
-    place: dict[str, Any] = {"device": query.device, "dtype": query.dtype}
+    sizes, names = (query.shape[2], value.shape[2]), options.names()
+    place: dict[str, Any] = {"device": query.device, "dtype": query.dtype, "values": value.shape[3]}
     return choose_backend(*sizes, ranks, blocks, options=names, scattered=bool(obstacle), **place).backend
 
 
@@ -162,3 +168,10 @@ def _check_cpp(query: Tensor, options: Options, obstacle: str) -> None:
     others = "'strips' or 'reference'" if options.ids is None else "'reference'"
     if reason:
         raise BackendError(f"backend 'cpp' cannot run: {reason}; use {others}")
+
+
+def _check_triton(value: Tensor, options: Options) -> None:
+    reason = launch.missing(value.device.type, value.dtype, value.shape[3]) or launch.lacking(options.names())
+    others = "'cpp', 'strips' or 'reference'" if options.ids is None else "'cpp' or 'reference'"
+    if reason:
+        raise BackendError(f"backend 'triton' cannot run: {reason}; use {others}")

@@ -10,7 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from mlbtc.attention.kernels.decode import Decoder
+from mlbtc.attention.choice import Choice
+from mlbtc.attention.decoders import Decoding, choose_decoder
 from mlbtc.attention.kernels.kept import Kept
 from mlbtc.attention.kernels.native import PANEL_KEYS, working_dtype
 from mlbtc.errors import SpecError
@@ -44,7 +45,7 @@ class SequenceCache(ABC):
         self.lengths = [0] * batch
         self._empty = torch.empty(batch, heads, 0, width, dtype=dtype, device=device)
         self._space = 0
-        self._decoder: tuple[object, Decoder] | None = None
+        self._decoder: tuple[object, Decoding] | None = None
 
     @property
     def batch(self) -> int:
@@ -55,6 +56,10 @@ class SequenceCache(ABC):
     def device(self) -> torch.device:
         """Where keys and values are."""
         return self._empty.device
+
+    def decoder(self) -> Choice:
+        """Return what appends single tokens, "triton", "cpp" or "torch", and why."""
+        return choose_decoder(self.device, self.dtype, self.width)
 
     @abstractmethod
     def key_elements(self) -> int:
@@ -78,7 +83,7 @@ class SequenceCache(ABC):
     ) -> Tensor:
         """Append tokens to sequences of one length and return what they attend to."""
 
-    def _decoder_of(self, wanted: object, make: Callable[[], Decoder]) -> Decoder:
+    def _decoder_of(self, wanted: object, make: Callable[[], Decoding]) -> Decoding:
         """Return the decoder for the memory as it is now, made anew where another one is wanted than before."""
         if self._decoder is None or self._decoder[0] != wanted:
             self._decoder = (wanted, make())

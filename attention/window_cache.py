@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from mlbtc.attention.decoders import make_decoder
 from mlbtc.attention.functional import mlr_attention
-from mlbtc.attention.kernels.decode import Decoder
 from mlbtc.attention.kernels.kept import CachedLevel, CachedValues, Kept
 from mlbtc.attention.kernels.window import window_attention
 from mlbtc.attention.sequences import SequenceCache, check_window, elements_of
@@ -81,7 +81,7 @@ class GlobalWindowCache(SequenceCache):
     def _append(self, query: Tensor, key: Tensor, value: Tensor, scale: float | Sequence[float] | None) -> Tensor:
         scales, split = self._scales(scale), self.ranks[0]
         heads, factors = query.shape[1], [scales[0]] * split
-        decode = self._decoder_of((heads, scales[0]), lambda: Decoder([self._far], self._values, heads, factors))
+        decode = self._decoder_of((heads, scales[0]), lambda: make_decoder([self._far], self._values, heads, factors))
         far = decode(query[..., :split], key[..., :split], value, self.lengths)
         same = len(set(self.lengths)) == 1
         rows = [slice(None)] if same else [slice(row, row + 1) for row in range(self.batch)]

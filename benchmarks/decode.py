@@ -79,7 +79,7 @@ def build_decode(ranks: Sequence[int], tokens: int, batch: int, heads: int, seed
         cache.crop(tokens - 1)
         new = [x[:, :, -1:].contiguous() for x in (kept_key, kept_value)]
         expected = [decode_result(last, kept_key, kept_value, ranks, blocks)]
-        ours.append(Candidate(name, partial(_token, cache, last, *new), expected, memory_bytes=size))
+        ours.append(Candidate(name, partial(append_and_crop, cache, last, *new), expected, memory_bytes=size))
     return {"token": [sdpa, *ours]}
 
 
@@ -89,7 +89,8 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _token(cache: AttentionCache, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+def append_and_crop(cache: AttentionCache, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+    """Append a token and forget it, so that every call does the same work."""
     length = cache.lengths[0]
     output = cache.attend(query, key, value)
     cache.crop(length)

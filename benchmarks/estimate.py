@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from mlbtc.benchmarks.runner import Case, Clock, Settings, measure
+from mlbtc.benchmarks.runner import Case, Clock, Settings, by_clock, measure
 
 _SIDE = 512
 _ROUND, _REFERENCE, _PATIENT, _MODES = 6.0, 8.0, 3, 2
@@ -51,7 +51,7 @@ def _macs_per_second(threads: int, clock: Clock) -> float:
     torch.set_num_threads(threads)
     try:
         x, w = torch.ones(_SIDE, _SIDE), torch.ones(_SIDE, _SIDE)
-        times = measure([lambda: x @ w], Settings(seconds=1e-9, repetitions=5, threads=threads), clock)[0]
+        times = measure([lambda: x @ w], Settings(seconds=1e-9, repetitions=5, threads=threads), by_clock(clock))[0]
         return float(_SIDE**3) / max(min(times), 1e-9)
     finally:
         torch.set_num_threads(before)

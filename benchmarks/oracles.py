@@ -118,13 +118,62 @@ def attention_results(
     return [output, grad_query, grad_key, grad_value]
 
 
+def attention_results_by_rows(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    grad: Tensor,
+    ranks: Sequence[int],
+    block_sizes: Sequence[int],
+    rows: int = 1024,
+) -> list[Tensor]:
+    """Return what `attention_results` returns, where the tensors are, and with the scores of `rows` queries at a time.
+
+    A level adds its product to the pairs whose positions, divided by its block size, are equal.
+    """
+    found = [torch.zeros_like(x, dtype=torch.float64) for x in (value, query, key, value)]
+    for b in range(query.shape[0]):
+        for h in range(query.shape[1]):
+            whole = [x[b, h].detach().double() for x in (query, key, value, grad)]
+            for first in range(0, query.shape[2], rows):
+                _add_rows(first, min(first + rows, query.shape[2]), whole, [x[b, h] for x in found], ranks, block_sizes)
+    return found
+
+
+def _add_rows(
+    first: int, stop: int, whole: Sequence[Tensor], found: Sequence[Tensor], ranks: Sequence[int],
+    block_sizes: Sequence[int],
+) -> None:  # fmt: skip
+    """Add what the queries first, ..., stop - 1 of one head contribute to its output and gradients."""
+    q, k, v, g = (x[:stop] for x in whole)
+    q, g = q[first:], g[first:]
+    places = torch.arange(stop, device=q.device)
+    mine, scale = places[first:, None], sum(ranks) ** -0.5
+    levels, start = [], 0
+    for rank, block in zip(ranks, block_sizes, strict=True):
+        levels.append((slice(start, start + rank), mine // block == places // block))
+        start += rank
+    scores = torch.zeros(stop - first, stop, dtype=torch.float64, device=q.device)
+    for level, same in levels:
+        scores += torch.where(same, scale * q[:, level] @ k[:, level].mT, 0.0)
+    weights = torch.softmax(scores.masked_fill(places > mine, float("-inf")), dim=-1)
+    output = weights @ v
+    grad_scores = weights * (g @ v.mT - (g * output).sum(-1, keepdim=True))
+    found[0][first:stop] = output
+    for level, same in levels:
+        shared = torch.where(same, scale * grad_scores, 0.0)
+        found[1][first:stop, level] = shared @ k[:, level]
+        found[2][:stop, level] += shared.mT @ q[:, level]
+    found[3][:stop] += weights.mT @ g
+
+
 def decode_result(
     query: Tensor, key: Tensor, value: Tensor, ranks: Sequence[int], block_sizes: Sequence[int]
 ) -> Tensor:
     """Return what the last token attends to, for its query `(B, H, 1, R)` and the keys and values of all tokens."""
     q, k, v = (t.detach().double() for t in (query, key, value))
     last = k.shape[2] - 1
-    scores = torch.zeros(*k.shape[:3], dtype=torch.float64)
+    scores = torch.zeros(*k.shape[:3], dtype=torch.float64, device=k.device)
     start = 0
     for rank, block in zip(ranks, block_sizes, strict=True):
         first, level = last - last % block, slice(start, start + rank)

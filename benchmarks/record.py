@@ -20,6 +20,9 @@ from mlbtc.codegen.loading import write_atomically
 SLOW_BARRIER = 5e-4
 """Seconds for a tiny product above which threads share a core."""
 
+COUNTED = ("TFLOP/s", "bound, ms")
+"""Columns for candidates whose work was counted: without padding, and the part of the bound that was reached."""
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_WAIT_POLICY", "GOMP_CPU_AFFINITY", "MKL_NUM_THREADS")
 
 
@@ -109,7 +112,8 @@ def table(results: Sequence[Result]) -> Table:
     shown = Table(box=None, header_style="bold")
     for column in ("case", "sizes", "mode", "candidate"):
         shown.add_column(column, no_wrap=True)
-    for column in ("ms", "quartiles", "time / rival's", "rounds", "error", "MiB"):
+    counted = any(timing.flops is not None for result in results for timing in result.timings)
+    for column in ("ms", "quartiles", "time / rival's", "rounds", "error", "MiB", *(COUNTED if counted else ())):
         shown.add_column(column, justify="right", no_wrap=True)
     for result in results:
         sizes = " ".join(_short(name, size) for name, size in result.sizes.items())
@@ -122,7 +126,8 @@ def table(results: Sequence[Result]) -> Table:
             cells = (timing.name, f"{1e3 * timing.seconds:.2f}", f"{low}-{high}", ratio, _rounds(timing))
             memory = "" if timing.memory_bytes is None else f"{timing.memory_bytes / 2**20:.1f}"
             last = place == len(result.timings) - 1 and not result.absent
-            shown.add_row(*lead, *cells, f"{timing.error:.0e}", memory, end_section=last)
+            bounds = _bounds(timing) if counted else ()
+            shown.add_row(*lead, *cells, f"{timing.error:.0e}", memory, *bounds, end_section=last)
         for one in result.absent:
             shown.add_row("", "", "", one.name, "-", end_section=one is result.absent[-1])
     return shown
@@ -130,6 +135,13 @@ def table(results: Sequence[Result]) -> Table:
 
 def _rounds(timing: Timing) -> str:
     return "once" if timing.repetitions == 1 else str(timing.repetitions)
+
+
+def _bounds(timing: Timing) -> tuple[str, str]:
+    """Return TFLOP/s, and the bound with the part of it that was reached."""
+    speed = "" if timing.flops is None else f"{timing.flops / timing.seconds / 1e12:.1f}"
+    bound = timing.bound_seconds
+    return speed, "" if bound is None else f"{1e3 * bound:.3f} ({bound / timing.seconds:.0%})"
 
 
 def _short(name: str, size: int) -> str:
@@ -169,8 +181,9 @@ def heading(suite: str, settings: Settings, here: Mapping[str, Any]) -> str:
         f"\nwarning: a tiny product took {1e3 * here['barrier_seconds']:.1f} ms: the threads share a core and these "
         "times are not trustworthy. Set OMP_PROC_BIND=true, or --threads 1, and measure again."
     )
+    where = here["gpu"] if "gpu" in here else f"{here['cpu']}, {here['cores']} cores, {settings.threads} threads"
     return (
-        f"{suite}: {here['cpu']}, {here['cores']} cores, {settings.threads} threads, torch {here['torch']}, "
+        f"{suite}: {where}, torch {here['torch']}, "
         f"{str(settings.dtype).removeprefix('torch.')}; medians after {settings.warmup} warm-up rounds, "
         "candidates in turn, each checked against float64" + (warning if here["barrier_seconds"] > SLOW_BARRIER else "")
     )

@@ -24,6 +24,8 @@ ALONE = 1.1
 """So much slower must a candidate be that a single round breaks a claim of it: one round says nothing about noise."""
 
 Clock = Callable[[], float]
+Timer = Callable[[Callable[[], object]], float]
+"""Calls something once and returns the seconds that it took."""
 
 
 class BenchmarkError(MlbtcError, RuntimeError):
@@ -41,6 +43,8 @@ class Candidate:
         memory_bytes: what it keeps between calls, such as a cache.
         refused: why it is not run at all, or an empty string.
         optional: whether it may fail, which is then recorded with the reason; wrong results are refused all the same.
+        flops: that the work takes at the least, or None where nobody counted.
+        bound_seconds: the time below which no implementation can be, or None.
     """
 
     name: str
@@ -49,6 +53,8 @@ class Candidate:
     memory_bytes: int | None = None
     refused: str = ""
     optional: bool = False
+    flops: int | None = None
+    bound_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class Case:
         peaks: measures the peak memory of candidates by name in the mode "forward+backward", given seed and threads.
         claims: pairs of candidates, of which the first is claimed to be no slower than the second.
         macs: multiply-adds of the rival's forward pass, for estimates of how long the case takes; None if not known.
+        rivals: candidates of which the fastest is the rival; `rival` where there are none.
     """
 
     name: str
@@ -74,6 +81,7 @@ class Case:
     peaks: Callable[[int, int], Mapping[str, int]] | None = None
     claims: tuple[tuple[str, str], ...] = ()
     macs: int | None = None
+    rivals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +127,8 @@ class Timing:
         ratio: median over the rival's median; below 1 is faster than the rival.
         repetitions: timed rounds.
         memory_bytes: what it keeps (a cache), or its peak memory, where either was measured.
+        flops: that the work takes at the least, where somebody counted.
+        bound_seconds: the time below which no implementation can be, where somebody knows.
     """
 
     name: str
@@ -128,6 +138,8 @@ class Timing:
     ratio: float
     repetitions: int
     memory_bytes: int | None = None
+    flops: int | None = None
+    bound_seconds: float | None = None
 
     @property
     def noisy(self) -> bool:
@@ -181,6 +193,7 @@ def run_cases(
     *,
     progress: Callable[[str], None] = lambda text: None,
     clock: Clock = time.perf_counter,
+    timer: Timer | None = None,
     earlier: Sequence[Result] = (),
     done: Callable[[Sequence[Result]], None] = lambda results: None,
 ) -> list[Result]:
@@ -191,6 +204,7 @@ def run_cases(
         settings: how to measure.
         progress: called with a line of text before each case.
         clock: seconds, as a number that grows.
+        timer: measures one call; None reads the clock before and after.
         earlier: results of cases that are not timed again.
         done: called with all results so far after each case that was timed, all its modes.
 
@@ -210,7 +224,7 @@ def run_cases(
             built = case.build(settings.seed)
             torch.set_num_threads(case.threads or settings.threads)
             for mode, candidates in built.items():
-                result = _contest(case, mode, candidates, settings, clock)
+                result = _contest(case, mode, candidates, settings, timer or by_clock(clock))
                 peaks = case.peaks if mode == "forward+backward" else None
                 if peaks is not None:
                     result = _with_peaks(result, peaks(settings.seed, case.threads or settings.threads))
@@ -221,10 +235,22 @@ def run_cases(
     return results
 
 
-def _contest(case: Case, mode: str, candidates: Sequence[Candidate], settings: Settings, clock: Clock) -> Result:
+def by_clock(clock: Clock) -> Timer:
+    """Return a timer that reads a clock before and after the call."""
+
+    def timer(run: Callable[[], object]) -> float:
+        start = clock()
+        run()
+        return clock() - start
+
+    return timer
+
+
+def _contest(case: Case, mode: str, candidates: Sequence[Candidate], settings: Settings, timer: Timer) -> Result:
     names = [candidate.name for candidate in candidates]
-    if case.rival not in names:
-        raise BenchmarkError(f"{case.name}: no candidate is called {case.rival!r}; found {', '.join(names)}")
+    for rival in case.rivals or (case.rival,):
+        if rival not in names:
+            raise BenchmarkError(f"{case.name}: no candidate is called {rival!r}; found {', '.join(names)}")
     there, errors, absent = [], [], []
     for candidate in candidates:
         error = _error_or_reason(candidate, f"{case.name}, {mode}", settings.dtype)
@@ -233,15 +259,22 @@ def _contest(case: Case, mode: str, candidates: Sequence[Candidate], settings: S
         else:
             there.append(candidate)
             errors.append(error)
-    place = next((number for number, one in enumerate(there) if one.name == case.rival), None)
-    rounds = measure([candidate.run for candidate in there], settings, clock, place)
-    medians = [statistics.median(times) for times in rounds]
-    rival = next(median for one, median in zip(there, medians, strict=True) if one.name == case.rival)
+    rivals = case.rivals or (case.rival,)
+    places = [number for number, one in enumerate(there) if one.name in rivals]
+    if not places:
+        why = "; ".join(f"{one.name} {one.reason}" for one in absent)
+        raise BenchmarkError(f"{case.name}, {mode}: there is no rival to compare with: {why}")
+    rounds = measure([candidate.run for candidate in there], settings, timer, places)
+    medians = {one.name: statistics.median(times) for one, times in zip(there, rounds, strict=True)}
+    rival = min((name for name in rivals if name in medians), key=medians.__getitem__)
     timings = tuple(
-        Timing(one.name, error, median, _quartiles(times), median / rival, len(times), one.memory_bytes)
-        for one, error, median, times in zip(there, errors, medians, rounds, strict=True)
-    )
-    return Result(case.name, case.sizes, mode, case.rival, timings, absent=tuple(absent), claims=case.claims)
+        Timing(
+            one.name, error, medians[one.name], _quartiles(times), medians[one.name] / medians[rival], len(times),
+            one.memory_bytes, one.flops, one.bound_seconds,
+        )
+        for one, error, times in zip(there, errors, rounds, strict=True)
+    )  # fmt: skip
+    return Result(case.name, case.sizes, mode, rival, timings, absent=tuple(absent), claims=case.claims)
 
 
 def _with_peaks(result: Result, peaks: Mapping[str, int]) -> Result:
@@ -300,7 +333,7 @@ def check(candidate: Candidate, where: str, dtype: torch.dtype) -> float:
 
 
 def measure(
-    runs: Sequence[Callable[[], object]], settings: Settings, clock: Clock, rival: int | None = None
+    runs: Sequence[Callable[[], object]], settings: Settings, timer: Timer, rivals: Sequence[int] = ()
 ) -> list[list[float]]:
     """Time all runs once per round, in order, until the seconds are used and there are enough rounds.
 
@@ -310,44 +343,39 @@ def measure(
     Args:
         runs: what is timed.
         settings: seconds, rounds and patience.
-        clock: seconds, as a number that grows.
-        rival: the position of the run that others are compared with; None for no such comparison.
+        timer: measures one call.
+        rivals: the positions of the runs of which the fastest is what others are compared with; empty for none.
 
     Returns:
         For each run the seconds of its rounds.
     """
     patience = math.inf if settings.patience is None else settings.patience
-    first = _round(runs, range(len(runs)), clock)
+    first = _round(runs, range(len(runs)), timer)
     times = [[seconds] for seconds in first]
     if sum(first) > patience:
         return times
-    left = [number for number in range(len(runs)) if not _hopeless(first, number, rival, settings)]
+    left = [number for number in range(len(runs)) if not _hopeless(first, number, rivals, settings)]
     for _ in range(settings.warmup - 1):
-        _round(runs, left, clock)
+        _round(runs, left, timer)
     for number in left if settings.warmup else ():
         times[number].clear()
     used = sum(times[number][0] for number in left) if not settings.warmup else 0.0
     rounds = 0 if settings.warmup else 1
     while used < settings.seconds or (rounds < settings.repetitions and not (used > patience and rounds > 1)):
-        found = _round(runs, left, clock)
+        found = _round(runs, left, timer)
         for number, seconds in zip(left, found, strict=True):
             times[number].append(seconds)
         used, rounds = used + sum(found), rounds + 1
     return times
 
 
-def _round(runs: Sequence[Callable[[], object]], numbers: Iterable[int], clock: Clock) -> list[float]:
+def _round(runs: Sequence[Callable[[], object]], numbers: Iterable[int], timer: Timer) -> list[float]:
     """Time the runs with these numbers once."""
-    times = []
-    for number in numbers:
-        start = clock()
-        runs[number]()
-        times.append(clock() - start)
-    return times
+    return [timer(runs[number]) for number in numbers]
 
 
-def _hopeless(first: Sequence[float], number: int, rival: int | None, settings: Settings) -> bool:
-    if rival is None or first[number] <= FAR * first[rival]:
+def _hopeless(first: Sequence[float], number: int, rivals: Sequence[int], settings: Settings) -> bool:
+    if not rivals or first[number] <= FAR * min(first[rival] for rival in rivals):
         return False
     return first[number] * settings.repetitions * len(first) > settings.seconds
 
@@ -363,7 +391,7 @@ def barrier_seconds(threads: int, clock: Clock = time.perf_counter) -> float:
     try:
         small = torch.ones(2, 16, 64)
         settings = Settings(seconds=1e-9, repetitions=21, threads=threads)
-        return statistics.median(measure([lambda: torch.bmm(small, small.mT)], settings, clock)[0])
+        return statistics.median(measure([lambda: torch.bmm(small, small.mT)], settings, by_clock(clock))[0])
     finally:
         torch.set_num_threads(before)
 

@@ -60,6 +60,7 @@ class MatrixContext:
         stds: for each factor its name and the standard deviation of its initial values, as text.
         chunk: how many tokens go through `levels` at once on a CPU; None for all of them.
         once: with a chunk, the lines of code that need factors only.
+        fused_bias: whether the product adds the bias.
     """
 
     summary: str
@@ -75,8 +76,9 @@ class MatrixContext:
     result: str
     rule: str
     stds: tuple[tuple[str, str], ...]
-    chunk: int | None
-    once: tuple[str, ...]
+    chunk: int | None = None
+    once: tuple[str, ...] = ()
+    fused_bias: bool = False
 
 
 def emit_matrix(
@@ -104,13 +106,32 @@ def emit_matrix(
     Raises:
         CodegenError: the class name is no identifier.
     """
+    context = matrix_context(program, summary, header, comments, class_name, init, drawn, chunk)
+    return render("matrix_torch.py.jinja", context=context)
+
+
+def matrix_context(
+    program: Program,
+    summary: str,
+    header: tuple[str, ...],
+    comments: tuple[str, ...],
+    class_name: str,
+    init: str = "dense",
+    drawn: Program | None = None,
+    chunk: int | None = None,
+) -> MatrixContext:
+    """Return what the template shows; the arguments are those of `emit_matrix`.
+
+    Raises:
+        CodegenError: the class name is no identifier.
+    """
     functions = needed_functions([program])
     once, program = split_once(program) if chunk else ((), program)
     parts = [*zip(comments, program.levels, strict=True)]
     parts += [("the rows of the levels together", program.assembly)] if program.assembly else []
     width = LINE - (4 if chunk else 0)
     levels = tuple((comment_lines(comment, width), code_lines(level, width)) for comment, level in parts)
-    context = MatrixContext(
+    return MatrixContext(
         summary=textwrap.fill(summary, LINE - 3),
         header=header,
         class_name=check_class_name(class_name),
@@ -127,7 +148,6 @@ def emit_matrix(
         chunk=chunk,
         once=code_lines(once),
     )
-    return render("matrix_torch.py.jinja", context=context)
 
 
 def check_class_name(name: str) -> str:

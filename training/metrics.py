@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from mlbtc.training.durable import write_text
+
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the steps of a metrics file; a line that a crash cut short ends it."""
@@ -25,15 +27,14 @@ class MetricsFile:
 
     Args:
         path: the file.
-        keep: keep the steps up to this one, as a resumed run repeats those behind its checkpoint.
+        keep: keep the steps up to this one, as a resumed run repeats those behind its checkpoint. Those behind it go,
+            and so does a last line that a crash cut short.
     """
 
     def __init__(self, path: Path, keep: int) -> None:
         kept = [row for row in read_metrics(path) if row["step"] <= keep]
         self.seconds = kept[-1]["seconds"] if kept else 0.0
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, "".join(map(_line, kept)))
         self.file = path.open("a", encoding="utf-8", buffering=1)
 
     def __enter__(self) -> Self:
@@ -47,6 +48,11 @@ class MetricsFile:
     def write(self, **values: Any) -> None:
         """Append one step."""
         self.file.write(_line(values))
+
+    def sync(self) -> None:
+        """Wait until all steps are on the disk, as a checkpoint of a step must not outlive the step's metrics."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
 
 
 def _line(values: dict[str, Any]) -> str:

@@ -12,9 +12,9 @@ from rich.text import Text
 from torch import nn
 
 from mlbtc.analysis import AttentionReport, analyze
-from mlbtc.codegen.loading import write_atomically
 from mlbtc.training.config import RunConfig
-from mlbtc.training.runs import RunFolder, write_json
+from mlbtc.training.durable import write_json, write_text
+from mlbtc.training.runs import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def finish(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     values = {"steps": steps, "parameters": parameters, **metrics}
     write_json(folder.results, values)
-    write_atomically(folder.report, _report(config, folder, values, table, notes, figure))
+    write_text(folder.report, _report(config, folder, values, table, notes, figure))
     return Result(values, table, notes, steps, folder.root, folder.report, figure)
 
 
@@ -112,7 +112,8 @@ def _report(
     lines += [f"- **{note}**" for note in notes] + [""] * bool(notes)
     if figure:
         lines += [f"![{table.title}]({figure.name})", ""]
-    lines += ["## Model", "", f"{values['parameters']:,} parameters, {len(config.specs)} layers", ""]
+    layers = f", {len(config.specs)} layers" if config.specs else ", no attention"
+    lines += ["## Model", "", f"{values['parameters']:,} parameters{layers}", ""]
     lines += [f"- {count} x {spec_line}" for spec_line, count in _layers(config).items()]
     lines += ["", "## Run", "", f"{values['steps']} steps of {config.batch}, learning rate {config.lr:g}, "]
     lines[-1] += f"seed {config.seed}, device {config.device}. Everything else is in `{folder.config.name}`; "

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import torch
 from rich.console import Console
 
-from mlbtc.codegen.loading import write_atomically
 from mlbtc.training.config import RunConfig
+from mlbtc.training.durable import write_json
 from mlbtc.training.errors import TrainingError
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -45,6 +45,11 @@ class RunFolder:
         return self.root / "checkpoints"
 
     @property
+    def board(self) -> Path:
+        """Event files for TensorBoard, where they are asked for."""
+        return self.root / "tensorboard"
+
+    @property
     def model(self) -> Path:
         """The weights that the final table is about."""
         return self.root / "model.safetensors"
@@ -63,11 +68,6 @@ class RunFolder:
     def figure(self) -> Path:
         """The figure of the report."""
         return self.root / "figure.png"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=2) + "\n")
 
 
 def open_run(config: RunConfig, inputs: dict[str, Any], *, resume: bool, console: Console) -> RunFolder:
@@ -126,7 +126,7 @@ def load_config(kind: type[Config], folder: Path, **changes: Any) -> Config:
 
 def _clear_the_way(folder: RunFolder) -> Path | None:
     """Move an earlier run aside and return where it is now."""
-    if not folder.root.exists() or (folder.root.is_dir() and not any(folder.root.iterdir())):
+    if not folder.root.exists() or (folder.root.is_dir() and not any(map(_counts, folder.root.iterdir()))):
         return None
     if not folder.config.is_file():
         raise TrainingError(f"--out {folder.root}: it exists and is not a run folder; choose another name")
@@ -135,6 +135,11 @@ def _clear_the_way(folder: RunFolder) -> Path | None:
         number += 1
     folder.root.rename(aside)
     return aside
+
+
+def _counts(path: Path) -> bool:
+    """Return whether a file is more than what a run that was killed while it began has left."""
+    return not (path.name.startswith(".") and path.name.endswith(".partial"))
 
 
 def _read(folder: RunFolder) -> dict[str, Any]:

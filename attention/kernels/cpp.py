@@ -42,7 +42,7 @@ def _forward(
     *options: Any,
 ) -> tuple[Tensor, Tensor]:
     """Return the output and the logsumexp in base 2, both in the dtype that the kernel computes in."""
-    query, key, value = map(_readable, (query, key, value))
+    query, key, value = map(readable, (query, key, value))
     output, logsumexp = _outputs(query, value)
     if output.numel():
         given = Options(*options)
@@ -55,10 +55,10 @@ def _forward(
 
 
 def _outputs(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    return _like(query, value.shape[3]), query.new_empty(query.shape[:3])
+    return like(query, value.shape[3]), query.new_empty(query.shape[:3])
 
 
-def _like(tensor: Tensor, width: int) -> Tensor:
+def like(tensor: Tensor, width: int) -> Tensor:
     """Return an empty tensor of that width, token by token where the given one is: layers join heads without a copy."""
     batch, heads, tokens, _ = tensor.shape
     if tensor.stride(1) < tensor.stride(2):
@@ -71,7 +71,7 @@ def _backward(
     scales: Sequence[float], ranks: Sequence[int], block_sizes: Sequence[int], causal: bool, *options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the gradients of query, key and value."""
-    grad, query, key, value = map(_readable, (grad, query, key, value))
+    grad, query, key, value = map(readable, (grad, query, key, value))
     grads = _gradients(query, key, value)
     if not output.numel():
         return grads[0].zero_(), grads[1].zero_(), grads[2].zero_()
@@ -101,16 +101,16 @@ def _differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Ten
     query, key, value, output, logsumexp, lengths, visible, slopes, seed, ids = ctx.saved_tensors
     options = Options(lengths, visible, slopes, ctx.dropout, seed, ids)
     if torch.is_grad_enabled():
-        return (*_differentiable(grad, query, key, value, *ctx.levels, *options), *nothing)
+        return (*differentiable_gradients(grad, query, key, value, *ctx.levels, *options), *nothing)
     saved = (query, key, value, output, logsumexp)
     return (*torch.ops.mlbtc.mlr_attention_backward(grad, *saved, *ctx.levels, *options), *nothing)
 
 
-def _differentiable(
+def differentiable_gradients(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, scales: Sequence[float], ranks: Sequence[int],
     block_sizes: Sequence[int], causal: bool, *options: Any,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    """Return the gradients through the reference, which can be differentiated again."""
+    """Return the gradients of query, key and value through the reference, which can be differentiated again."""
     groups = query.shape[1] // max(1, key.shape[1])
     factors = query.new_tensor(per_feature(scales, ranks))
     wide_key, wide_value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
@@ -123,7 +123,7 @@ def _differentiable(
 
 
 def _gradients(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return _like(query, query.shape[3]), _like(key, key.shape[3]), _like(value, value.shape[3])
+    return like(query, query.shape[3]), like(key, key.shape[3]), like(value, value.shape[3])
 
 
 _OPERATORS.impl("mlr_attention", _forward, "CPU")
@@ -172,7 +172,7 @@ class _Call:
             problem.seed, problem.drop_below = int(options.seed), drop_below(options.dropout)
 
 
-def _readable(tensor: Tensor) -> Tensor:
+def readable(tensor: Tensor) -> Tensor:
     """Return the tensor with neighbouring features, which is all that the kernels ask for."""
     return tensor if tensor.stride(3) == 1 or tensor.shape[3] == 1 else tensor.contiguous()
 

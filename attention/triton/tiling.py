@@ -9,7 +9,7 @@ before a tile fall into ranges of growing depth, and the features of a depth are
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
 from mlbtc.errors import BackendError, SpecError
@@ -30,6 +30,8 @@ class AttentionProblem:
         scales: the factor of each level's scores.
         value_dim: features of a value.
         causal: whether a query sees keys up to its own position only.
+        ragged: whether tiles may be cut: by the end of the sequence, or because there are fewer queries than keys.
+        lengths: whether each sequence has its own length; then tiles may be cut.
     """
 
     ranks: tuple[int, ...]
@@ -37,8 +39,12 @@ class AttentionProblem:
     scales: tuple[float, ...]
     value_dim: int
     causal: bool = True
+    ragged: bool = True
+    lengths: bool = False
 
     def __post_init__(self) -> None:
+        if self.lengths and not self.ragged:
+            raise SpecError("lengths cut tiles: a problem with lengths is ragged, too")
         counts = len(self.ranks), len(self.block_sizes), len(self.scales)
         if not self.ranks or len(set(counts)) > 1:
             raise SpecError("each level needs a rank, a block size and a scale, found {}, {} and {}".format(*counts))
@@ -52,6 +58,10 @@ class AttentionProblem:
                 raise SpecError(f"each block size divides the one before, found {self.block_sizes}")
         if self.value_dim > MOST_VALUES:
             raise BackendError(f"Triton kernels take values of up to {MOST_VALUES} features, found {self.value_dim}")
+
+    def cut(self, ragged: bool, lengths: bool) -> AttentionProblem:
+        """Return the problem for tensors whose tiles may be cut, or are not."""
+        return replace(self, ragged=ragged, lengths=lengths)
 
     @property
     def features(self) -> int:
@@ -198,6 +208,16 @@ class TilingPlan:
     terms: tuple[Term, ...]
     near_block: int | None
     value_width: int
+
+    def ratios(self, chunk: Chunk) -> tuple[tuple[int, float], ...]:
+        """Return what queries are multiplied by in a chunk: columns up to a number, and their ratio."""
+        problem = self.problem
+        found = [
+            (min(stop, chunk.stop), ratio)
+            for (start, stop), ratio in zip(pairwise(problem.offsets), problem.ratios, strict=True)
+            if start < chunk.stop and stop > chunk.start
+        ]
+        return tuple([*group][-1] for _, group in groupby(found, key=lambda pair: pair[1]))
 
     @property
     def near_chunks(self) -> tuple[Chunk, ...]:

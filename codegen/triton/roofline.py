@@ -10,13 +10,25 @@ class Gpu:
     Attributes:
         flops_per_second: of matrix products in bfloat16 or float16, without sparsity.
         bytes_per_second: of the GPU's memory.
+        exponentials_per_second: of the special function units.
+        lane_operations_per_second: of float32 additions, products or comparisons; a fused product counts once.
     """
 
     flops_per_second: float
     bytes_per_second: float
+    exponentials_per_second: float
+    lane_operations_per_second: float
 
 
-H100 = Gpu(flops_per_second=989.4e12, bytes_per_second=3.35e12)
+def _hopper(bytes_per_second: float) -> Gpu:
+    """Return an SXM GPU: 132 multiprocessors at 1.83 GHz, each 4096 FLOPs, 16 exponentials and 128 lanes per clock."""
+    flops = 989.4e12
+    clocks = flops / 4096
+    return Gpu(flops, bytes_per_second, exponentials_per_second=16 * clocks, lane_operations_per_second=128 * clocks)
+
+
+H100 = _hopper(bytes_per_second=3.35e12)
+H200 = _hopper(bytes_per_second=4.8e12)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,9 @@ import mlbtc
 from mlbtc.cli.options import teach
 
 if TYPE_CHECKING:
-    from mlbtc.benchmarks.runner import Case, Result, Settings
+    import torch
+
+    from mlbtc.benchmarks.runner import Case, Result, Settings, Timer
 
 HELP = """Time what mlbtc makes against what PyTorch has, in one process and in turn.
 
@@ -53,7 +56,20 @@ ThreadCounts = Annotated[list[int], typer.Option(help="Threads of torch, its own
 Full = Annotated[bool, typer.Option("--full", help="Every size: an hour or more, for a record.")]
 FULL_TOKENS = (256, 512, 1024, 2048, 4096, 8192)
 
-Backends = Annotated[list[str], typer.Option(help="A backend of mlr_attention; repeat for several.")]
+Backends = Annotated[
+    list[str],
+    typer.Option(help="A backend of mlr_attention; repeat. [auto, strips; on a GPU auto]", show_default=False),
+]
+
+
+class Device(StrEnum):
+    """Where to time."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+DeviceOption = Annotated[Device, typer.Option(help="Where to time: on a GPU against its own rivals, in bfloat16.")]
 
 
 def linear_command(
@@ -108,10 +124,13 @@ def attention_command(
     tokens: Tokens = [],  # noqa: B006
     batch: Annotated[int, typer.Option(help="Sequences per call.")] = 1,
     heads: Annotated[int, typer.Option(help="Heads of 64 features.")] = 8,
-    backend: Backends = ["auto", "strips"],  # noqa: B006
+    backend: Backends = [],  # noqa: B006
     case: CaseNames = [],  # noqa: B006
+    device: DeviceOption = Device.cpu,
     threads: ThreadCounts = [],  # noqa: B006
-    flex: Annotated[bool | None, typer.Option(help="Time compiled FlexAttention too; only with --full.")] = None,
+    flex: Annotated[
+        bool | None, typer.Option(help="Time compiled FlexAttention too; on a CPU only with --full.")
+    ] = None,
     memory: Annotated[bool, typer.Option(help="Measure peak memory of forward and backward.")] = True,
     full: Full = False,
     seconds: Seconds = 1.5,
@@ -132,10 +151,25 @@ def attention_command(
 
         mlbtc bench attention --tokens 256 --tokens 2048 --case "8 x 8"
         mlbtc bench attention --full --out attention.json
+
+    With --device cuda everything is bfloat16 and measured by CUDA events with a cold L2 cache, 1024 to 16384 tokens, up
+    to 65536 with --full. Rivals are the kernels of scaled_dot_product_attention (flash, cuDNN, memory-efficient), of
+    which the fastest is what ratios refer to, compiled FlexAttention, and flash-attn where it is installed. Shown
+    beside the times are TFLOP/s, padding not counted, and on GPUs whose peaks are known the bound of the hardware.
+
+        mlbtc bench attention --device cuda --heads 16 --out attention.json
     """
     from mlbtc.benchmarks import memory as peaks
     from mlbtc.benchmarks.cases import attention_cases
 
+    if device is Device.cuda:
+        _refuse_threads(threads)
+        _run_on_gpu(
+            "attention", tokens, full, batch, heads, case, backend or ["auto"], flex is not False, seconds, repetitions,
+            warmup, seed, out, resume,
+        )  # fmt: skip
+        return
+    backend = backend or ["auto", "strips"]
     tokens = tokens or (list(FULL_TOKENS) if full else [512, 2048])
     missing = peaks.unavailable() if memory else ""
     note = f"no peak memory: {missing}" if missing else ""
@@ -168,6 +202,7 @@ def decode_command(
     batch: Annotated[int, typer.Option(help="Sequences per call.")] = 1,
     heads: Annotated[int, typer.Option(help="Heads of 64 features.")] = 8,
     case: CaseNames = [],  # noqa: B006
+    device: DeviceOption = Device.cpu,
     threads: ThreadCounts = [],  # noqa: B006
     full: Full = False,
     seconds: Seconds = 0.5,
@@ -185,9 +220,19 @@ def decode_command(
 
         mlbtc bench decode --tokens 4096 --batch 4
         mlbtc bench decode --full --out decode.json
+
+    With --device cuda as `mlbtc bench attention`: bfloat16, 1024 to 16384 tokens, up to 65536 with --full.
+
+        mlbtc bench decode --device cuda --batch 16 --out decode.json
     """
     from mlbtc.benchmarks.decode import CACHE, decode_cases
 
+    if device is Device.cuda:
+        _refuse_threads(threads)
+        _run_on_gpu(
+            "decode", tokens, full, batch, heads, case, [], False, seconds, repetitions, warmup, seed, out, resume
+        )
+        return
     tokens = tokens or (list(FULL_TOKENS) if full else [1024, 4096])
 
     def make(counts: list[int]) -> list[Case]:
@@ -236,10 +281,46 @@ def _counts(threads: list[int], full: bool) -> list[int]:
     return list(dict.fromkeys(threads or ([1, torch.get_num_threads()] if full else [])))
 
 
+def _refuse_threads(threads: list[int]) -> None:
+    from mlbtc.benchmarks.runner import BenchmarkError
+
+    if threads:
+        raise BenchmarkError("--threads is for --device cpu: threads of torch do nothing for a GPU")
+
+
+def _run_on_gpu(
+    suite: str, tokens: list[int], full: bool, batch: int, heads: int, names: list[str], backends: list[str],
+    flex: bool, seconds: float, repetitions: int, warmup: int, seed: int, out: Path | None, resume: bool,
+) -> None:  # fmt: skip
+    from mlbtc.benchmarks import cuda, gpu
+    from mlbtc.benchmarks.decode import CACHE
+
+    cuda.require_cuda()
+    found = cuda.machine()
+    peaks = cuda.peaks_of(found["gpu"])
+    tokens = tokens or list(gpu.FULL_TOKENS if full else gpu.TOKENS)
+
+    def make(_: list[int]) -> list[Case]:
+        if suite == "decode":
+            return gpu.decode_cases(tokens, batch, heads, names=names, gpu=peaks)
+        return gpu.attention_cases(tokens, batch, heads, backends, names=names, flex=flex, gpu=peaks)
+
+    _run(
+        suite, make, [], seconds, repetitions, warmup, seed, out, resume,
+        ours=CACHE if suite == "decode" else f"mlbtc {backends[0]}",
+        note="" if peaks else f"no bounds: the peaks of {found['gpu']} are not known",
+        memory="keys and values that are kept" if suite == "decode" else "",
+        more=lambda: found,
+        timer=cuda.cuda_timer(),
+        dtype=gpu.DTYPE,
+    )  # fmt: skip
+
+
 def _run(
     suite: str, make: Callable[[list[int]], list[Case]], threads: list[int], seconds: float, repetitions: int,
     warmup: int, seed: int, out: Path | None, resume: bool, *, ours: str = "", note: str = "", memory: str = "",
-    more: Callable[[], dict[str, object]] = dict, patience: float | None = None,
+    more: Callable[[], dict[str, object]] = dict, timer: Timer | None = None, dtype: torch.dtype | None = None,
+    patience: float | None = None,
 ) -> None:  # fmt: skip
     import torch
     from rich.console import Console
@@ -252,7 +333,13 @@ def _run(
         raise BenchmarkError("--resume needs --out, the record to go on with")
     most = max(threads, default=torch.get_num_threads())
     settings = Settings(
-        seconds=seconds, warmup=warmup, repetitions=repetitions, threads=most, seed=seed, patience=patience
+        seconds=seconds,
+        warmup=warmup,
+        repetitions=repetitions,
+        threads=most,
+        seed=seed,
+        dtype=dtype or torch.float32,
+        patience=patience,
     )
     # One number of threads is a setting, several are sizes of the cases.
     cases = make(threads if len(threads) > 1 else [])
@@ -272,7 +359,7 @@ def _run(
             record.write(out, text(results, missing))
 
     earlier = earlier_results(out, text([], 0)) if resume and out is not None else []
-    results, missing = _time(cases, settings, earlier, save)
+    results, missing = _time(cases, settings, earlier, save, timer)
     plain = Console(highlight=False)
     plain.width = max(plain.width, TABLE_WIDTH)
     plain.print(record.heading(suite, settings, here), markup=False, soft_wrap=True)
@@ -290,7 +377,11 @@ def _run(
 
 
 def _time(
-    cases: Sequence[Case], settings: Settings, earlier: Sequence[Result], save: Callable[[Sequence[Result], int], None]
+    cases: Sequence[Case],
+    settings: Settings,
+    earlier: Sequence[Result],
+    save: Callable[[Sequence[Result], int], None],
+    timer: Timer | None,
 ) -> tuple[list[Result], int]:
     """Return the results, and how many cases are missing because of Ctrl-C; a case counts with all its modes."""
     from rich.console import Console
@@ -330,7 +421,7 @@ def _time(
             bar.update(task, description=text, refresh=True)
 
         try:
-            return run_cases(cases, settings, progress=progress, earlier=earlier, done=done), 0
+            return run_cases(cases, settings, progress=progress, timer=timer, earlier=earlier, done=done), 0
         except KeyboardInterrupt:
             return kept, left
 

@@ -36,7 +36,7 @@ def test_json_holds_machine_settings_and_results():
     assert (result["case"], result["sizes"], result["rival"]) == ("8 x 8", {"tokens": 64, "heads": 8}, "sdpa")
     assert result["timings"][1] == {
         "name": "ours", "error": 2e-7, "seconds": 0.001, "quartiles": [0.001, 0.0012], "ratio": 0.5, "repetitions": 5,
-        "memory_bytes": None,
+        "memory_bytes": None, "flops": None, "bound_seconds": None,
     }  # fmt: skip
 
 

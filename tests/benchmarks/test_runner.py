@@ -11,6 +11,7 @@ from mlbtc.benchmarks.runner import (
     Settings,
     Timing,
     barrier_seconds,
+    by_clock,
     measure,
     run_cases,
 )
@@ -75,7 +76,38 @@ def test_candidates_take_turns():
 def test_rounds_go_on_until_the_seconds_are_used():
     clock = Clock()
     runs = [candidate("a", clock, [1]).run, candidate("b", clock, [3]).run]
-    assert measure(runs, Settings(seconds=10, warmup=0, repetitions=1), clock) == [[1, 1, 1], [3, 3, 3]]
+
+    assert measure(runs, Settings(seconds=10, warmup=0, repetitions=1), by_clock(clock)) == [[1, 1, 1], [3, 3, 3]]
+
+
+def test_a_timer_of_its_own_is_what_counts():
+    clock = Clock()
+    pair = [candidate(name, clock, [1]) for name in "ab"]
+    given = iter([5.0, 7.0, 5.0, 7.0])
+
+    def timer(run):
+        run()
+        return next(given)
+
+    (result,) = run_cases([case(*pair)], Settings(seconds=20, warmup=0, repetitions=2), clock=clock, timer=timer)
+    assert [timing.seconds for timing in result.timings] == [5, 7]
+
+
+def test_the_fastest_of_several_rivals_is_the_rival():
+    clock = Clock()
+    seconds = {"a": 4, "b": 2, "c": 1}
+    candidates = [candidate(name, clock, [time]) for name, time in seconds.items()]
+    refused = Candidate("d", list, [], refused="not installed")
+    contest = Case("made up", {}, "a", lambda seed: {"forward": [*candidates, refused]}, rivals=("a", "b", "d"))
+    (result,) = run_cases([contest], Settings(seconds=1, repetitions=1), clock=clock)
+    assert result.rival == "b"
+    assert [timing.ratio for timing in result.timings] == [2, 1, 0.5]
+
+
+def test_no_rival_that_runs_is_said_with_the_reasons():
+    contest = Case("made up", {}, "a", lambda seed: {"forward": [Candidate("a", list, [], refused="not installed")]})
+    with pytest.raises(BenchmarkError, match="made up, forward: there is no rival to compare with: a not installed"):
+        run_cases([contest], Settings())
 
 
 @pytest.mark.parametrize("warmup", [0, 2])
@@ -99,7 +131,7 @@ def test_what_is_far_behind_but_quick_is_timed_as_the_others():
 def test_nothing_is_far_behind_where_there_is_no_rival():
     clock = Clock()
     runs = [candidate(name, clock, [seconds]).run for name, seconds in (("a", 1), ("c", 100))]
-    assert measure(runs, Settings(seconds=1, repetitions=2), clock) == [[1, 1], [100, 100]]
+    assert measure(runs, Settings(seconds=1, repetitions=2), by_clock(clock)) == [[1, 1], [100, 100]]
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(0.5, 5), (2, 2), (3.5, 1)])
@@ -107,7 +139,7 @@ def test_patience_ends_long_cases_with_fewer_rounds(seconds, rounds):
     clock = Clock()
     runs = [candidate("a", clock, [seconds]).run]
     settings = Settings(seconds=0.1, warmup=1, repetitions=5, patience=3)
-    assert len(measure(runs, settings, clock)[0]) == rounds
+    assert len(measure(runs, settings, by_clock(clock))[0]) == rounds
 
 
 @pytest.mark.parametrize(

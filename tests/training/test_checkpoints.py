@@ -1,8 +1,11 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from mlbtc.training import TrainingError
+from mlbtc.training import TrainingError, checkpoints, durable
 from mlbtc.training.checkpoints import load_checkpoint, save_checkpoint, save_weights
 
 CPU = torch.device("cpu")
@@ -16,7 +19,7 @@ def test_round_trip_keeps_the_newest_only(tmp_path):
     assert torch.equal(other.weight, model.weight)
     assert state["step"] == 10
     assert state["best"] == {"mse": 0.5}
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000010"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000010"]
 
 
 def test_a_step_can_be_written_twice(tmp_path):
@@ -41,7 +44,7 @@ def test_a_crash_while_writing_leaves_the_earlier_checkpoint(tmp_path, monkeypat
     monkeypatch.undo()
     assert load_checkpoint(tmp_path, model, CPU)["step"] == 1
     assert torch.equal(model.weight, before)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000001"]
 
 
 def test_no_checkpoint(tmp_path):
@@ -72,3 +75,61 @@ def test_weights_are_replaced_whole(tmp_path):
     save_weights(nn.Linear(3, 2), path)
     save_weights(nn.Linear(5, 2), path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+class PowerCut(BaseException):
+    pass
+
+
+def dying_after(monkeypatch, calls):
+    """Let everything that touches the disk fail behind so many calls, and with it whatever would tidy up."""
+    left = iter(range(calls))
+
+    def mortal(function):
+        def call(*args, **options):
+            if next(left, None) is None:
+                raise PowerCut
+            return function(*args, **options)
+
+        return call
+
+    for module, names in ((os, ("replace", "fsync")), (durable, ("remove",)), (checkpoints, ("remove", "save_file"))):
+        for name in names:
+            monkeypatch.setattr(module, name, mortal(getattr(module, name)))
+    monkeypatch.setattr(torch, "save", mortal(torch.save))
+    monkeypatch.setattr(Path, "unlink", mortal(Path.unlink))
+
+
+@pytest.mark.parametrize("step", [7, 8], ids=["the same step", "the next step"])
+def test_whenever_the_machine_dies_the_latest_checkpoint_is_whole(tmp_path, monkeypatch, step):
+    old, new, found = nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(3, 2)
+    outcomes = []
+    for calls in range(100):
+        folder = tmp_path / str(calls)
+        save_checkpoint(folder, 7, old, {"value": "old"})
+        try:
+            with monkeypatch.context() as patch:
+                dying_after(patch, calls)
+                save_checkpoint(folder, step, new, {"value": "new"})
+        except PowerCut:
+            pass
+        else:
+            outcomes.append("done")
+        state = load_checkpoint(folder, found, CPU)
+        assert torch.equal(found.weight, {"old": old, "new": new}[state["value"]].weight)
+        outcomes.append(state["value"])
+        save_checkpoint(folder, 9, new, {})
+        assert sorted(path.name for path in folder.iterdir()) == ["latest", "step-00000009"]
+        if outcomes[-2:] == ["done", "new"]:
+            break
+    assert outcomes[-2:] == ["done", "new"]
+    assert outcomes.count("old") > 5
+    assert outcomes.count("new") > 1
+
+
+@pytest.mark.parametrize("text", ["step-00000002", "../elsewhere", "", "/etc"])
+def test_a_pointer_that_leads_nowhere(tmp_path, text):
+    save_checkpoint(tmp_path, 1, nn.Linear(3, 2), {})
+    (tmp_path / "latest").write_text(text)
+    with pytest.raises(TrainingError, match=r"names .* no checkpoint in"):
+        load_checkpoint(tmp_path, nn.Linear(3, 2), CPU)

@@ -38,3 +38,13 @@ def test_a_line_cut_short_ends_the_file(tmp_path):
 
 def test_no_file_has_no_rows(tmp_path):
     assert read_metrics(tmp_path / "none.jsonl") == []
+
+
+def test_resuming_repairs_a_line_that_was_cut_short(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, 0, [1, 2, 3])
+    path.write_bytes(path.read_bytes()[:-7])
+    write(path, 2, [3, 4])
+    assert [row["step"] for row in read_metrics(path)] == [1, 2, 3, 4]
+    assert path.read_text().endswith("\n")
+    assert len(path.read_text().splitlines()) == 4

@@ -86,3 +86,10 @@ def test_a_broken_config(tmp_path, text):
 def test_no_run_folder(tmp_path):
     with pytest.raises(TrainingError, match="not a run folder: it has no config"):
         load_config(Config, tmp_path / "nowhere")
+
+
+def test_what_a_killed_start_left_is_no_obstacle(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.json.partial").write_text("{")
+    start_run(config(tmp_path, steps=3), {})
+    assert load_config(Config, tmp_path / "run").steps == 3

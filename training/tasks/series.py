@@ -1,4 +1,4 @@
-"""Hourly series: reading the ETT CSV files with exact complaints, a synthetic stand-in, splits, scaling and windows."""
+"""Series of one interval: reading ETT CSV files with exact complaints, a synthetic one, splits, scaling and windows."""
 
 from __future__ import annotations
 
@@ -16,31 +16,46 @@ from torch import Tensor
 from mlbtc.training.errors import TrainingError
 from mlbtc.training.seeds import stream
 
-MONTH = 30 * 24
-TRAIN, VALIDATION, TEST = 12 * MONTH, 4 * MONTH, 4 * MONTH
-ROWS = TRAIN + VALIDATION + TEST
-HOUR = timedelta(hours=1)
+HOUR, DAY, WEEK, MONTH = timedelta(hours=1), timedelta(days=1), timedelta(days=7), timedelta(days=30)
 TARGET = "OT"
+
+
+def split_rows(interval: timedelta) -> tuple[int, int, int]:
+    """Return the rows of 12, 4 and 4 months of 30 days: train, validation and test."""
+    month = MONTH // interval
+    return 12 * month, 4 * month, 4 * month
+
+
+ROWS = sum(split_rows(HOUR))
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """An hourly series of several features.
+    """A series of several features.
 
     Attributes:
         name: what it is, for people.
         columns: names of the features.
         values: `(rows, features)`, float64, in the units of the file.
         digest: SHA-256 of the values, so that a resumed run can tell whether the data changed.
+        interval: the time from row to row; divides a day.
     """
 
     name: str
     columns: tuple[str, ...]
     values: Tensor
     digest: str
+    interval: timedelta = HOUR
 
     def __str__(self) -> str:
-        return f"{self.name}, {len(self.values):,} hours, features {', '.join(self.columns)}"
+        every = "" if self.interval == HOUR else f" of {self.interval}"
+        what = "hours" if self.interval == HOUR else "rows"
+        return f"{self.name}, {len(self.values):,} {what}{every}, features {', '.join(self.columns)}"
+
+    @property
+    def season(self) -> tuple[str, int]:
+        """What repeats, and its rows: a day, or a week where a row is a day."""
+        return ("week", WEEK // self.interval) if self.interval == DAY else ("day", DAY // self.interval)
 
     @property
     def target(self) -> int:
@@ -53,8 +68,8 @@ class Splits:
     """Train, validation and test rows, scaled by the mean and deviation of the train rows.
 
     Attributes:
-        train: `(8640, features)`.
-        validation: the look-back before it and 2880 rows.
+        train: `(rows, features)`, 8640 rows where a row is an hour.
+        validation: the look-back before it and a third as many rows.
         test: likewise.
         deviation: `(features,)`: scaled units times this are the units of the file.
     """
@@ -66,7 +81,7 @@ class Splits:
 
 
 def read_series(path: Path) -> Series:
-    """Read a CSV file with the header `date,...,OT` and one row per hour.
+    """Read a CSV file with the header `date,...,OT` and rows that are equally far apart, such as an hour.
 
     Raises:
         TrainingError: the file is missing, no such table, too short, or a cell is wrong; says which.
@@ -76,17 +91,18 @@ def read_series(path: Path) -> Series:
             rows = csv.reader(file)
             header = [name.strip() for name in next(rows, [])]
             _check_header(path, header)
-            values = _read_rows(path, header, rows)
+            values, interval = _read_rows(path, header, rows)
     except FileNotFoundError:
         raise TrainingError(f"--data {path}: there is no such file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TrainingError(f"--data {path}: cannot be read as a CSV file: {error}") from None
-    if len(values) < ROWS:
+    parts = split_rows(interval)
+    if len(values) < sum(parts):
         raise TrainingError(
-            f"{path}: {len(values):,} rows; the split of 12, 4 and 4 months of hours needs {ROWS:,} "
-            f"({TRAIN:,} + {VALIDATION:,} + {TEST:,})"
+            f"{path}: {len(values):,} rows; the split of 12, 4 and 4 months, a row every {interval}, needs "
+            f"{sum(parts):,} ({' + '.join(f'{part:,}' for part in parts)})"
         )
-    return _series(path.name, header[1:], torch.tensor(values, dtype=torch.float64))
+    return _series(path.name, header[1:], torch.tensor(values, dtype=torch.float64), interval)
 
 
 def synthetic_series(seed: int) -> Series:
@@ -100,25 +116,26 @@ def synthetic_series(seed: int) -> Series:
     drift = 0.02 * torch.randn(ROWS, 7, generator=generator, dtype=torch.float64).cumsum(0)
     noise = 0.4 * torch.randn(ROWS, 7, generator=generator, dtype=torch.float64)
     columns = [*(f"load_{number}" for number in range(1, 7)), TARGET]
-    return _series("synthetic series", columns, 10 + daily + weekly + drift + noise)
+    return _series("synthetic series", columns, 10 + daily + weekly + drift + noise, HOUR)
 
 
 def split(series: Series, look_back: int) -> Splits:
     """Split into 12, 4 and 4 months of 30 days and scale by train statistics; rows behind them are left out.
 
     Args:
-        series: at least 14,400 rows.
+        series: at least 20 months.
         look_back: how many rows before validation and test their first windows see.
     """
-    train = series.values[:TRAIN]
+    first, second, third = split_rows(series.interval)
+    train = series.values[:first]
     deviation = train.std(0, correction=0)
     # A constant feature stays 0 instead of becoming a division by 0.
     deviation = torch.where(deviation == 0, torch.ones_like(deviation), deviation)
-    scaled = ((series.values[:ROWS] - train.mean(0)) / deviation).float()
+    scaled = ((series.values[: first + second + third] - train.mean(0)) / deviation).float()
     return Splits(
-        scaled[:TRAIN],
-        scaled[TRAIN - look_back : TRAIN + VALIDATION],
-        scaled[TRAIN + VALIDATION - look_back :],
+        scaled[:first],
+        scaled[first - look_back : first + second],
+        scaled[first + second - look_back :],
         deviation,
     )
 
@@ -133,14 +150,14 @@ def repeat_last(past: Tensor, horizon: int) -> Tensor:
     return past[:, -1:].expand(-1, horizon, -1)
 
 
-def repeat_last_day(past: Tensor, horizon: int) -> Tensor:
-    """Forecast the last 24 hours over and over: `(B, look-back, features)` to `(B, horizon, features)`."""
-    return past[:, -24:].repeat(1, -(-horizon // 24), 1)[:, :horizon]
+def repeat_season(past: Tensor, horizon: int, period: int) -> Tensor:
+    """Forecast the last `period` rows over and over: `(B, look-back, features)` to `(B, horizon, features)`."""
+    return past[:, -period:].repeat(1, -(-horizon // period), 1)[:, :horizon]
 
 
-def _series(name: str, columns: list[str], values: Tensor) -> Series:
+def _series(name: str, columns: list[str], values: Tensor, interval: timedelta) -> Series:
     digest = hashlib.sha256(values.numpy().tobytes()).hexdigest()
-    return Series(name, tuple(columns), values, digest)
+    return Series(name, tuple(columns), values, digest, interval)
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -154,28 +171,47 @@ def _check_header(path: Path, header: list[str]) -> None:
         raise TrainingError(f"{path}:1: the column {twice[0]!r} is there more than once")
 
 
-def _read_rows(path: Path, header: list[str], rows: Any) -> list[list[float]]:
+def _read_rows(path: Path, header: list[str], rows: Any) -> tuple[list[list[float]], timedelta]:
+    """Return the values, and the time from row to row, which the first two rows decide."""
     values: list[list[float]] = []
-    expected: datetime | None = None
+    before: datetime | None = None
+    interval: timedelta | None = None
     for row in rows:
         where = f"{path}:{rows.line_num}"
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != len(header):
             raise TrainingError(f"{where}: expected {len(header)} cells as in the header, found {len(row)}")
-        expected = _date(where, row[0], expected) + HOUR
+        date = _date(where, row[0])
+        if before is not None:
+            interval = _interval(where, before, date, interval)
+        before = date
         values.append([_number(where, name, cell) for name, cell in zip(header[1:], row[1:], strict=True)])
-    return values
+    return values, interval or HOUR
 
 
-def _date(where: str, cell: str, expected: datetime | None) -> datetime:
+def _date(where: str, cell: str) -> datetime:
     try:
         date = datetime.fromisoformat(cell.strip())
     except ValueError:
-        raise TrainingError(f"{where}: column 'date': expected one like 2016-07-01 00:00:00, found {cell!r}") from None
-    if expected is not None and date != expected:
-        raise TrainingError(f"{where}: column 'date': rows are one hour apart, expected {expected}, found {cell!r}")
+        date = None
+    if date is None or date.tzinfo is not None:
+        raise TrainingError(f"{where}: column 'date': expected one like 2016-07-01 00:00:00, found {cell!r}")
     return date
+
+
+def _interval(where: str, before: datetime, date: datetime, interval: timedelta | None) -> timedelta:
+    found = date - before
+    if interval is not None and found != interval:
+        raise TrainingError(
+            f"{where}: column 'date': rows are {interval} apart, expected {before + interval}, found {date}"
+        )
+    if found <= timedelta(0) or DAY % found:
+        raise TrainingError(
+            f"{where}: column 'date': the time from row to row must divide a day, such as 1:00:00 or 0:15:00, found "
+            f"{found}"
+        )
+    return found
 
 
 def _number(where: str, name: str, cell: str) -> float:

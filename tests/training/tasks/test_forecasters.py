@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mlbtc import AttentionSpec
-from mlbtc.training.tasks.forecasters import ChannelForecaster, PositionForecaster
+from mlbtc.training.tasks.forecasters import ChannelForecaster, DLinear, PositionForecaster
 
 LOOK_BACK, FEATURES = 12, 3
 SPECS = {
@@ -85,3 +85,28 @@ def test_the_linear_skip_alone_is_a_linear_model():
 def test_a_constant_window_is_no_division_by_zero(kind, spec):
     forecast = make(kind, spec, 5)(torch.full((1, LOOK_BACK, FEATURES), 3.0))
     assert torch.allclose(forecast, torch.full_like(forecast, 3.0))
+
+
+def test_dlinear_against_its_definition():
+    torch.manual_seed(0)
+    model, past = perturb(DLinear(LOOK_BACK, 5)).double(), torch.randn(2, LOOK_BACK, FEATURES, dtype=torch.float64)
+    found = model(past)
+    maps = [(part.weight.tolist(), part.bias.tolist()) for part in (model.trend, model.remainder)]
+    for batch in range(2):
+        for feature in range(FEATURES):
+            row = past[batch, :, feature].tolist()
+            held = [row[min(max(i, 0), LOOK_BACK - 1)] for i in range(-12, LOOK_BACK + 12)]
+            trend = [sum(held[i : i + 25]) / 25 for i in range(LOOK_BACK)]
+            remainder = [value - mean for value, mean in zip(row, trend, strict=True)]
+            for hour in range(5):
+                expected = sum(
+                    sum(w * x for w, x in zip(weights[hour], part, strict=True)) + bias[hour]
+                    for (weights, bias), part in zip(maps, (trend, remainder), strict=True)
+                )
+                assert found[batch, hour, feature].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_new_dlinear_forecasts_the_mean_of_the_window():
+    past = torch.randn(4, LOOK_BACK, FEATURES)
+    forecast = DLinear(LOOK_BACK, 7)(past)
+    assert torch.allclose(forecast, past.mean(1, keepdim=True).expand_as(forecast), atol=1e-6)

@@ -102,6 +102,12 @@ def test_real_units_are_those_of_the_series(tmp_path):
     errors = [(test[i : i + 6] - before[i]).abs().mean() for i in range(count)]
     expected = float(torch.stack(errors).mean())
     found = result.metrics["test"]["repeat last"]
+    everything = series.values
+    ahead = everything[8640 + 2880 : 14400]
+    last = everything[8640 + 2880 - 1 : 14400 - 1]
+    differences = torch.stack([ahead[i : i + 6] - last[i] for i in range(count)])
+    assert found["mae_real"] == pytest.approx(float(differences.abs().mean()), rel=1e-4)
+    assert found["rmse_real"] == pytest.approx(float(differences.square().mean().sqrt()), rel=1e-4)
     assert found["ot_mae_real"] == pytest.approx(expected, rel=1e-4)
     assert found["ot_mae"] == pytest.approx(expected / float(oil[:8640].std(correction=0)), rel=1e-4)
 
@@ -142,8 +148,6 @@ def test_training_windows_end_before_validation(problem):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"horizon": 2881}, "2,880 test rows hold no such window"),
-        ({"attention": "standard", "context": 8640}, "do not fit into the 8,640 rows"),
         ({"protocol": "positions", "horizon": 25}, "horizon 25 is more than the look-back 24"),
         ({"context": 48}, "--context 48 contradicts .* context: 24"),
     ],
@@ -151,6 +155,51 @@ def test_training_windows_end_before_validation(problem):
 def test_lengths_that_do_not_fit(options, message):
     with pytest.raises(TrainingError, match=message):
         Config(**(SMALL | options)).resolved()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"horizon": 2881}, "2,880 test rows hold no such window"),
+        ({"attention": "standard", "context": 8640}, "do not fit into the 8,640 rows"),
+    ],
+)
+def test_windows_that_the_data_does_not_hold(tmp_path, options, message):
+    with pytest.raises(TrainingError, match=message):
+        train(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [{"attention": SPEC}, {"width": 8}, {"heads": 2}, {"layers": 1}, {"protocol": "positions"}], ids=str
+)
+def test_dlinear_takes_no_option_of_attention(options):
+    with pytest.raises(TrainingError, match=f"--{next(iter(options))} .* means nothing to --model dlinear"):
+        Config(data="synthetic", model="dlinear", **options).resolved()
+
+
+def test_dlinear_has_the_published_defaults_and_those_given():
+    config = Config(data="synthetic", model="dlinear", lr=0.5)
+    assert (config.steps, config.lr, config.validate_every, config.patience) == (2640, 0.5, 264, 3)
+
+
+def test_dlinear_learns_days(tmp_path):
+    # The synthetic series has cycles that a linear map of a day continues, up to noise of deviation 0.4.
+    options = {"data": "synthetic", "horizon": 24, "context": 48, "steps": 300, "lr": 3e-3, "validate_every": 50}
+    result = run(Config(out=tmp_path / "run", model="dlinear", **options), console=Console(file=io.StringIO()))
+    errors = {name: values["mse"] for name, values in result.metrics["test"].items()}
+    assert errors["model"] < 0.8 * errors["repeat the last day"] < errors["repeat last"]
+    assert "no attention" in result.report.read_text()
+
+
+def test_dlinear_resumes_bit_by_bit(tmp_path):
+    options = {"data": "synthetic", "model": "dlinear", "horizon": 6, "context": 24, "validate_every": 2}
+    console = Console(file=io.StringIO())
+    whole = run(Config(out=tmp_path / "whole", steps=6, **options), console=console)
+    first = run(Config(out=tmp_path / "parts", steps=3, **options), console=console)
+    second = run(resume_config(first.folder, steps=6), resume=True, console=console)
+    assert rows(second) == rows(whole)
+    assert second.metrics == whole.metrics
 
 
 @pytest.mark.parametrize(("horizon", "look_back"), [(1, 96), (96, 96), (192, 192), (336, 336)])
@@ -182,3 +231,15 @@ def test_ett_h1_beats_both_rivals(tmp_path, attention):
     errors = {name: values["mse"] for name, values in result.metrics["test"].items()}
     assert result.metrics["test_windows"] == 2785
     assert errors["model"] < 0.42 < errors["repeat the last day"] < errors["repeat last"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("horizon", "mse", "mae", "windows"), [(96, 0.386, 0.400, 2785), (192, 0.437, 0.432, 2689)])
+def test_dlinear_has_the_published_errors_on_ett_h1(tmp_path, horizon, mse, mae, windows):
+    if "MLBTC_DATA" not in os.environ:
+        pytest.skip("MLBTC_DATA is not set: it names the folder that holds ETTh1.csv")
+    config = Config(out=tmp_path / "run", model="dlinear", horizon=horizon, context=96)
+    result = run(config, console=Console(file=io.StringIO()))
+    assert result.metrics["test_windows"] == windows
+    assert result.metrics["test"]["model"]["mse"] == pytest.approx(mse, abs=0.01)
+    assert result.metrics["test"]["model"]["mae"] == pytest.approx(mae, abs=0.01)

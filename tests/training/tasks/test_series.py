@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 from mlbtc.training import TrainingError
 from mlbtc.training.tasks.series import (
     ROWS,
-    TEST,
-    TRAIN,
-    VALIDATION,
     Series,
     read_series,
     repeat_last,
-    repeat_last_day,
+    repeat_season,
     split,
+    split_rows,
     synthetic_series,
     windows,
 )
 
 START = datetime(2016, 7, 1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+TRAIN, VALIDATION, TEST = 8640, 2880, 2880
 
 
-def lines(rows=ROWS, header="date,load,OT"):
-    return [header, *(f"{START + timedelta(hours=hour)},{hour % 7},{hour % 24}.5" for hour in range(rows))]
+def lines(rows=ROWS, header="date,load,OT", interval=HOUR):
+    return [header, *(f"{START + row * interval},{row % 7},{row % 24}.5" for row in range(rows))]
 
 
 def write(tmp_path, content):
@@ -65,14 +65,17 @@ def changed(line, text):
         (["time,load,OT"], ":1: .*'date', found time,load,OT"),
         (["date,load"], ":1: expected a column 'OT' .*found date,load"),
         (["date,OT,OT"], "'OT' is there more than once"),
-        (lines(100), "100 rows; .*needs 14,400"),
+        (lines(100), r"100 rows; .*a row every 1:00:00, needs 14,400 \(8,640 \+ 2,880 \+ 2,880\)"),
+        (lines(599, interval=DAY), "599 rows; .*a row every 1 day, 0:00:00, needs 600"),
+        (lines(3, interval=timedelta(hours=7)), ":3: .*must divide a day, such as .*found 7:00:00"),
+        (lines(3, interval=timedelta(0)), ":3: .*must divide a day, such as .*found 0:00:00"),
         (lines(ROWS - 1), "14,399 rows"),
         (changed(5, "2016-07-01 03:00:00,1,oops"), ":5: column 'OT': expected a number, found 'oops'"),
         (changed(6, "2016-07-01 04:00:00,,1"), ":6: column 'load': expected a number, found ''"),
         (changed(7, "2016-07-01 05:00:00,nan,1"), ":7: column 'load': expected a finite number, found 'nan'"),
         (changed(7, "2016-07-01 05:00:00,1,-inf"), ":7: column 'OT': expected a finite number, found '-inf'"),
         (changed(8, "yesterday,1,1"), ":8: column 'date': .*found 'yesterday'"),
-        (changed(8, "2016-07-01 06:15:00,1,1"), ":8: .*one hour apart, expected 2016-07-01 06:00:00"),
+        (changed(8, "2016-07-01 06:15:00,1,1"), ":8: .*1:00:00 apart, expected 2016-07-01 06:00:00"),
         (changed(9, "2016-07-01 07:00:00,1"), ":9: expected 3 cells as in the header, found 2"),
         (changed(3, "2016-07-01 01:00:00+00:00,1,1"), ":3: column 'date'"),
     ],
@@ -124,11 +127,29 @@ def test_every_window_is_there(rows, length, features):
 @given(st.integers(24, 60), st.integers(1, 60))
 def test_repeats(look_back, horizon):
     past = torch.randn(2, look_back, 3)
-    last, day = repeat_last(past, horizon), repeat_last_day(past, horizon)
+    last, day = repeat_last(past, horizon), repeat_season(past, horizon, 24)
     for hour in range(horizon):
         assert torch.equal(last[:, hour], past[:, look_back - 1])
         assert torch.equal(day[:, hour], past[:, look_back - 24 + hour % 24])
     assert last.shape == day.shape == (2, horizon, 3)
+
+
+@pytest.mark.parametrize(
+    ("interval", "rows", "season"),
+    [
+        (timedelta(minutes=15), (34560, 11520, 11520), ("day", 96)),
+        (HOUR, (TRAIN, VALIDATION, TEST), ("day", 24)),
+        (DAY, (360, 120, 120), ("week", 7)),
+    ],
+    ids=str,
+)
+def test_the_sampling_decides_rows_and_season(tmp_path, interval, rows, season):
+    series = read_series(write(tmp_path, lines(sum(rows), interval=interval)))
+    assert series.interval == interval
+    assert series.season == season
+    assert split_rows(interval) == rows
+    splits = split(series, look_back=2)
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [rows[0], rows[1] + 2, rows[2] + 2]
 
 
 def test_the_synthetic_series_is_seeded_and_has_days():
@@ -145,11 +166,13 @@ def test_ett_h1_has_the_rivals_of_the_field():
     folder = os.environ.get("MLBTC_DATA")
     if folder is None:
         pytest.skip("MLBTC_DATA is not set: it names the folder that holds ETTh1.csv")
-    splits = split(read_series(Path(folder) / "ETTh1.csv"), look_back=96)
+    series = read_series(Path(folder) / "ETTh1.csv")
+    assert series.season == ("day", 24)
+    splits = split(series, look_back=96)
     test = windows(splits.test, 192)
     assert len(test) == 2785
     past, future = test.split([96, 96], dim=1)
-    for forecast, mse, mae in ((repeat_last, 1.294, 0.713), (repeat_last_day, 0.512, 0.433)):
-        difference = forecast(past, 96) - future
+    for forecast, mse, mae in ((repeat_last(past, 96), 1.294, 0.713), (repeat_season(past, 96, 24), 0.512, 0.433)):
+        difference = forecast - future
         assert difference.square().mean().item() == pytest.approx(mse, abs=5e-4)
         assert difference.abs().mean().item() == pytest.approx(mae, abs=5e-4)

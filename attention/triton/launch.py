@@ -1,0 +1,267 @@
+"""MLR attention by the emitted Triton kernels, as a custom operator of torch: forward, backward and fake tensors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlbtc.attention.kernels.cpp import differentiable_gradients, like, readable
+from mlbtc.attention.kernels.options import Options
+from mlbtc.attention.triton import available
+from mlbtc.attention.triton.choices import Place, choose_tiles
+from mlbtc.attention.triton.source import KERNELS, kernel_source
+from mlbtc.attention.triton.tiling import MOST_VALUES, AttentionProblem, Tiles, plan_tiles
+from mlbtc.codegen.loading import load_source
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What the kernels read and write; they sum in float32."""
+
+_LEVELS = "float[] scales, SymInt[] ranks, SymInt[] block_sizes, bool causal, Tensor? lengths=None"
+_OPERATORS = torch.library.Library("mlbtc", "FRAGMENT")
+_OPERATORS.define(f"mlr_attention_triton(Tensor query, Tensor key, Tensor value, {_LEVELS}) -> (Tensor, Tensor)")
+_OPERATORS.define(
+    "mlr_attention_triton_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor output, "
+    f"Tensor logsumexp, {_LEVELS}) -> (Tensor, Tensor, Tensor)"
+)
+
+
+def missing(device: str, dtype: torch.dtype, values: int) -> str:
+    """Return why the kernels cannot run, or an empty string.
+
+    Args:
+        device: the type of the tensors' device.
+        dtype: of the tensors.
+        values: features of a value.
+    """
+    reason = available.missing(torch.device(device), DTYPES, dtype)
+    if reason and device == "cpu" and not available.interpreted():
+        return f"{reason}; on a CPU they run in Triton's interpreter, with TRITON_INTERPRET=1 in the environment"
+    if not reason and values > MOST_VALUES:
+        return f"Triton kernels take values of up to {MOST_VALUES} features, found {values}"
+    return reason
+
+
+def lacking(options: Sequence[str]) -> str:
+    """Return which of a call's options, of `Options.names()`, the kernels do not have, as a reason; or nothing."""
+    lacks = [name for name in options if name != "key_lengths"]
+    return f"the Triton kernels have no {' and no '.join(lacks)} in this version" if lacks else ""
+
+
+# What torch.compiler.assume_constant_result does, without importing the compiler.
+setattr(missing, "_dynamo_marked_constant", True)  # noqa: B010
+
+
+def triton_attention(
+    query: Tensor,  # (B, H, Tq, R)
+    key: Tensor,  # (B, Hkv, Tk, R)
+    value: Tensor,  # (B, Hkv, Tk, Dv)
+    scales: Sequence[float],
+    ranks: Sequence[int],
+    block_sizes: Sequence[int],
+    causal: bool,
+    lengths: Tensor | None = None,  # (B,)
+) -> Tensor:
+    """Return what `reference_attention` returns; `scales` has a factor per level."""
+    levels = list(scales), list(ranks), list(block_sizes), causal, lengths
+    output, _ = torch.ops.mlbtc.mlr_attention_triton(query, key, value, *levels)
+    return output
+
+
+def run_forward(
+    query: Tensor, key: Tensor, value: Tensor, problem: AttentionProblem, lengths: Tensor | None, tiles: Tiles | None
+) -> tuple[Tensor, Tensor]:
+    """Return the output, `(B, H, Tq, Dv)`, and the logsumexp in base 2, `(B, H, Tq)` float32.
+
+    Args:
+        query: `(B, H, Tq, R)`, not empty, features next to each other, as those of key and value.
+        key: `(B, Hkv, Tk, R)`.
+        value: `(B, Hkv, Tk, Dv)`.
+        problem: what to compute; `ragged` and `lengths` are set here.
+        lengths: `(B,)` whole numbers, or None.
+        tiles: of the kernel; None for what was measured here, or is known to fit.
+    """
+    output = like(query, value.shape[3])
+    logsumexp = query.new_empty(query.shape[:3], dtype=torch.float32)
+
+    def run(chosen: Tiles) -> None:
+        launch = _Launch("forward", problem, query, key, lengths, chosen)
+        launch(query, key, value, output, logsumexp, groups=query.shape[1] // key.shape[1])
+
+    _run("forward", problem, query, key, tiles, run)
+    return output, logsumexp
+
+
+def run_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    logsumexp: Tensor,
+    problem: AttentionProblem,
+    lengths: Tensor | None,
+    tiles: Tiles | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of query, key and value; arguments as for `run_forward`, and what it returned."""
+    grads = like(query, query.shape[3]), like(key, key.shape[3]), like(value, value.shape[3])
+    mean = torch.empty_like(logsumexp)
+
+    def run_dq(chosen: Tiles) -> None:
+        launch = _Launch("dq", problem, query, key, lengths, chosen)
+        rows = query, key, value, output, grad, logsumexp, mean, grads[0]
+        launch(*rows, groups=query.shape[1] // key.shape[1])
+
+    def run_dkdv(chosen: Tiles) -> None:
+        launch = _Launch("dkdv", problem, query, key, lengths, chosen)
+        rows = query, key, value, grad, logsumexp, mean, grads[1], grads[2]
+        launch(*rows, GROUPS=query.shape[1] // key.shape[1])
+
+    # The second kernel reads what the first one wrote to `mean`.
+    _run("dq", problem, query, key, tiles, run_dq)
+    _run("dkdv", problem, query, key, tiles, run_dkdv)
+    return grads
+
+
+def _run(name: str, problem: AttentionProblem, query: Tensor, key: Tensor, tiles: Tiles | None, run: Any) -> None:
+    on = torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext()
+    with on:
+        run(tiles or choose_tiles(name, problem, Place.of(query, key), run if query.is_cuda else None))
+
+
+class _Launch:
+    """A kernel for the shapes of a call."""
+
+    def __init__(
+        self, name: str, problem: AttentionProblem, query: Tensor, key: Tensor, lengths: Tensor | None, tiles: Tiles
+    ) -> None:
+        queries, keys = query.shape[2], key.shape[2]
+        cut = lengths is not None or queries != keys or keys % tiles.rows != 0
+        self.function = _kernel(name, problem, cut, lengths is not None, tiles)
+        self.lengths = () if lengths is None else (lengths,)
+        self.sizes = queries, keys, query.shape[1]
+        own_heads = key.shape[1] if name == "dkdv" else query.shape[1]
+        first = 0 if name == "dkdv" else (keys - queries) // tiles.rows
+        self.grid = (query.shape[0] * own_heads * (-(-keys // tiles.rows) - first),)
+        self.options = {
+            "DOT": operand_type(query.dtype),
+            "PRECISION": _precision(query.dtype),
+            "num_warps": tiles.warps,
+            "num_stages": tiles.stages,
+            # Said outright, as the default changes between versions of Triton, and warns.
+            "enable_fp_fusion": True,
+        }
+
+    def __call__(self, *tensors: Tensor, **groups: int) -> None:
+        strides = [stride for tensor in tensors if tensor.dim() == 4 for stride in tensor.stride()[:3]]
+        self.function[self.grid](*tensors, *self.lengths, *strides, *self.sizes, **groups, **self.options)
+
+
+@lru_cache(maxsize=1024)
+def _kernel(name: str, problem: AttentionProblem, cut: bool, lengths: bool, tiles: Tiles) -> Any:
+    module = load_source(kernel_source({name: plan_tiles(problem.cut(cut, lengths), tiles)}))
+    return getattr(module, KERNELS[name])
+
+
+@lru_cache(maxsize=8)
+def operand_type(dtype: torch.dtype) -> Any:
+    """Return the type of the operands of matrix products; the interpreter's numpy has no bfloat16."""
+    import triton.language as tl
+
+    if available.interpreted():
+        return tl.float32
+    return {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[dtype]
+
+
+def _precision(dtype: torch.dtype) -> str:
+    exact = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
+    return "ieee" if exact else "tf32"
+
+
+@lru_cache(maxsize=1024)
+def make_problem(
+    ranks: tuple[int, ...],
+    block_sizes: tuple[int, ...],
+    scales: tuple[float, ...],
+    values: int,
+    causal: bool,
+    keys: int,
+) -> AttentionProblem:
+    """Return the problem of a call; blocks that hold all keys are None, so that one kernel serves all lengths."""
+    blocks = tuple(None if block >= keys else block for block in block_sizes)
+    return AttentionProblem(ranks, blocks, scales, values, causal)
+
+
+def _problem(
+    key: Tensor, value: Tensor, scales: Sequence[float], ranks: Sequence[int], block_sizes: Sequence[int], causal: bool
+) -> AttentionProblem:
+    return make_problem(tuple(ranks), tuple(block_sizes), tuple(scales), value.shape[3], causal, key.shape[2])
+
+
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, scales: Sequence[float], ranks: Sequence[int],
+    block_sizes: Sequence[int], causal: bool, lengths: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    query, key, value = map(readable, (query, key, value))
+    if not query.numel() or not value.numel():
+        output, logsumexp = _outputs(query, value)
+        return output.zero_(), logsumexp.zero_()
+    return run_forward(query, key, value, _problem(key, value, scales, ranks, block_sizes, causal), lengths, None)
+
+
+def _backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, logsumexp: Tensor,
+    scales: Sequence[float], ranks: Sequence[int], block_sizes: Sequence[int], causal: bool,
+    lengths: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    grad, query, key, value = map(readable, (grad, query, key, value))
+    if not query.numel() or not value.numel():
+        empty = _gradients(query, key, value)
+        return empty[0].zero_(), empty[1].zero_(), empty[2].zero_()
+    problem = _problem(key, value, scales, ranks, block_sizes, causal)
+    return run_backward(grad, query, key, value, output, logsumexp, problem, lengths, None)
+
+
+def _outputs(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    return like(query, value.shape[3]), query.new_empty(query.shape[:3], dtype=torch.float32)
+
+
+def _gradients(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return like(query, query.shape[3]), like(key, key.shape[3]), like(value, value.shape[3])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, *ctx.levels, lengths = inputs
+    ctx.save_for_backward(query, key, value, *output, lengths)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    nothing = (None,) * (len(ctx.levels) + 1)
+    if grad is None:
+        return (None, None, None, *nothing)
+    query, key, value, output, logsumexp, lengths = ctx.saved_tensors
+    if torch.is_grad_enabled():
+        options = Options(lengths=lengths)
+        return (*differentiable_gradients(grad, query, key, value, *ctx.levels, *options), *nothing)
+    saved = (query, key, value, output, logsumexp)
+    return (*torch.ops.mlbtc.mlr_attention_triton_backward(grad, *saved, *ctx.levels, lengths), *nothing)
+
+
+for _key in ("CPU", "CUDA"):
+    _OPERATORS.impl("mlr_attention_triton", _forward, _key)
+    _OPERATORS.impl("mlr_attention_triton_backward", _backward, _key)
+torch.library.register_fake(
+    "mlbtc::mlr_attention_triton", lambda query, key, value, *_: _outputs(query, value), lib=_OPERATORS
+)
+torch.library.register_fake(
+    "mlbtc::mlr_attention_triton_backward",
+    lambda grad, query, key, value, *_: _gradients(query, key, value),
+    lib=_OPERATORS,
+)
+torch.library.register_autograd("mlbtc::mlr_attention_triton", _differentiate, setup_context=_save, lib=_OPERATORS)
