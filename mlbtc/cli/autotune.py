@@ -34,9 +34,9 @@ def autotune_command(
 ) -> None:
     """Time every way to run a matrix on this CPU and keep the fastest for mlbtc.compile.
 
-    Tried are the torch program, planned for one token and for many, or multiplied out to a dense matrix,
-    and the C++ kernel with chunks of several sizes. A kernel is built once, in a second or two. The winner is kept
-    in the cache, and mlbtc.compile(spec) takes it on this machine with as many threads.
+    Tried are the torch program in each of its layouts, with all tokens at once and in chunks, and the C++
+    kernel with chunks of several sizes. A kernel is built once, in a second or two. The winner is kept in the
+    cache, and mlbtc.compile(spec) takes it on this machine with as many threads.
 
         mlbtc autotune examples/specs/local_and_global.yaml --tokens 1 --tokens 4096
     """
