@@ -14,6 +14,7 @@ from mlbtc.cli.autotune import autotune_command
 from mlbtc.cli.bench import app as bench_app
 from mlbtc.cli.compile import compile_command
 from mlbtc.cli.doctor import doctor_command
+from mlbtc.cli.fit import fit_command
 from mlbtc.cli.generate import generate_command
 from mlbtc.cli.options import teach
 from mlbtc.cli.reproduce import reproduce_command
@@ -38,6 +39,7 @@ Then:
     mlbtc analyze spec.yaml                      # parameters, MACs, rank: symbolic and in numbers
     mlbtc compile spec.yaml -o layer.py          # a module that needs torch only
     mlbtc autotune spec.yaml --tokens 4096       # measure what runs it fastest here, and keep that
+    mlbtc fit spec.yaml w.npy -o factors.safetensors   # the best factors for a given matrix
     mlbtc generate --width 512 -o variants/      # one file per attention variant, and what each costs
     mlbtc train icl --attention mlr              # in-context regression with an attention spec
     mlbtc train forecast --data ETTh1.csv        # forecasting, against the trivial rivals
@@ -62,6 +64,7 @@ app.command("analyze", help=teach(analyze_command.__doc__))(analyze_command)
 app.command("autotune", help=teach(autotune_command.__doc__))(autotune_command)
 app.command("compile", help=teach(compile_command.__doc__))(compile_command)
 app.command("doctor", help=teach((doctor_command.__doc__ or "").partition("Raises:")[0]))(doctor_command)
+app.command("fit", help=teach(fit_command.__doc__))(fit_command)
 app.command("generate", help=teach(generate_command.__doc__))(generate_command)
 app.command("reproduce", help=teach(reproduce_command.__doc__))(reproduce_command)
 app.command("sample", help=teach(sample_command.__doc__))(sample_command)

@@ -13,10 +13,11 @@ from torch import Tensor
 from mlbtc.training import figures
 from mlbtc.training.attention import check_causal, choose_attention
 from mlbtc.training.checkpoints import save_weights
-from mlbtc.training.config import RunConfig, choose_device
-from mlbtc.training.loop import Problem, fit
+from mlbtc.training.config import RunConfig
+from mlbtc.training.loop import fit
 from mlbtc.training.metrics import read_metrics
 from mlbtc.training.model import Transformer
+from mlbtc.training.problem import Network, Problem
 from mlbtc.training.report import Result, Table, finish
 from mlbtc.training.runs import load_config, open_run
 from mlbtc.training.seeds import seeded, stream
@@ -61,12 +62,10 @@ class Config(RunConfig):
             layers=self.layers,
             default_layers=LAYERS,
             given={"width": self.width, "heads": self.heads},
-            defaults={**SIZES, "context": 2 * points, "causal": True, "qk_norm": True},
+            defaults={**SIZES, "context": 2 * points, "causal": True, "qk_norm": True, "scale": self.scale},
         )
         check_causal(specs, "in-context regression predicts a target from what stands before it")
-        sizes = {"width": specs[0].width, "heads": specs[0].heads, "layers": len(specs)}
-        device = str(choose_device(self.device))
-        return self.replace(attention=specs, points=points, device=device, **sizes)
+        return self.with_layers(specs, points=points)
 
 
 class Regression(Problem):
@@ -82,19 +81,19 @@ class Regression(Problem):
         self.device = torch.device(config.device)
         self.curriculum = Curriculum(config.dims, config.points, config.curriculum)
         with seeded(config.seed, "model"):
-            model = Transformer(config.specs, inputs=config.dims, outputs=1, positions=2 * config.points)
+            model = Transformer(config.specs, config.mlps, inputs=config.dims, outputs=1, positions=2 * config.points)
         super().__init__(model.to(self.device), stream(config.seed, "training"))
 
-    def loss(self, step: int) -> Tensor:
-        """Draw prompts of the curriculum's size and return their mean squared error."""
+    def draw(self, step: int) -> tuple[Tensor, ...]:
+        """Draw prompts of the curriculum's size: points and targets."""
         active, points = self.curriculum.at(step)
-        prompts = draw_prompts(self.config.batch, self.config.dims, active, points, self.generator).to(self.device)
-        return (self.predict(prompts.tokens()) - prompts.targets).square().mean()
+        prompts = draw_prompts(self.config.batch, self.config.dims, active, points, self.generator)
+        return prompts.points, prompts.targets
 
-    def predict(self, tokens: Tensor) -> Tensor:  # (B, 2N, d) to (B, N)
-        """Return the predictions, read where the points stand."""
-        predictions: Tensor = self.model(tokens)[:, 0::2, 0]
-        return predictions
+    def loss(self, network: Network, *batch: Tensor) -> Tensor:
+        """Return the mean squared error of prompts."""
+        prompts = Prompts(*batch)
+        return (predict(network, prompts) - prompts.targets).square().mean()
 
     def measure(self, step: int) -> dict[str, Any]:
         """Return the size of the curriculum, and every so often the errors at the last point and on average."""
@@ -112,13 +111,10 @@ class Regression(Problem):
         generator = stream(config.seed, "evaluation")
         return draw_prompts(config.evaluation_prompts, config.dims, config.dims, config.points, generator)
 
-    @torch.no_grad()
     def errors(self, prompts: Prompts) -> Tensor:
         """Return the mean squared error of the model at each position, `(N,)` in float64."""
-        was_training = self.model.training
-        self.model.eval()
-        parts = [self.predict(part.to(self.device)).cpu() for part in prompts.tokens().split(256)]
-        self.model.train(was_training)
+        with self.evaluating():
+            parts = [predict(self.model, part.to(self.device)).cpu() for part in prompts.split(256)]
         return (torch.cat(parts).double() - prompts.targets.double()).square().mean(0)
 
     def evaluate(self) -> dict[str, list[float]]:
@@ -131,6 +127,11 @@ class Regression(Problem):
         }
         # Rounded, as the last bits of a LAPACK solve depend on where its input lies in memory.
         return {name: [round(value, 9) for value in values.tolist()] for name, values in found.items()}
+
+
+def predict(network: Network, prompts: Prompts) -> Tensor:  # (B, N)
+    """Return the predictions for the targets of prompts, read where the points stand."""
+    return network(prompts.tokens())[:, 0::2, 0]
 
 
 def run(config: Config, *, resume: bool = False, console: Console | None = None) -> Result:
