@@ -25,6 +25,7 @@ from mlbtc.spec import (
 if TYPE_CHECKING:
     from mlbtc.analysis import analyze
     from mlbtc.compiler import compile, generate
+    from mlbtc.fitting import fit
     from mlbtc.linear import StructuredLinear
     from mlbtc.tuner import autotune
 
@@ -35,9 +36,10 @@ _LAZY = {
     "analyze": "mlbtc.analysis",
     "autotune": "mlbtc.tuner",
     "compile": "mlbtc.compiler",
+    "fit": "mlbtc.fitting",
     "generate": "mlbtc.compiler",
 }
-_LAZY_MODULES = ("analysis", "attention", "codegen", "errors", "mup", "training", "benchmarks")
+_LAZY_MODULES = ("analysis", "attention", "codegen", "errors", "fitting", "mup", "training", "benchmarks")
 
 
 def __getattr__(name: str) -> Any:
@@ -62,6 +64,7 @@ __all__ = [
     "block_diag",
     "compile",
     "families",
+    "fit",
     "generate",
     "hstack",
     "kron",

@@ -69,7 +69,8 @@ class StructuredLinear(nn.Module):
         init: str = "dense",
         **arguments: Any,
     ) -> None:
-        bound = _bound(spec, _features(out_features, "out_features"), _features(in_features, "in_features"), arguments)
+        rows, columns = _features(out_features, "out_features"), _features(in_features, "in_features")
+        bound = spec_of_shape(spec, rows, columns, arguments)
         choice = choose(bound, device, dtype, tokens, target, init)
         # What is emitted depends on the spec, so every spec has a class; this one stays in front of it.
         self.__class__ = _specialised(type(self), recipe_class(choice.recipe))
@@ -114,8 +115,18 @@ def _features(number: object, name: str) -> int:
     return number
 
 
-def _bound(spec: MLBTC | str, out_features: int, in_features: int, arguments: dict[str, Any]) -> MLBTC:
-    """Return the spec with numbers, of shape (out_features, in_features)."""
+def spec_of_shape(spec: MLBTC | str, out_features: int, in_features: int, arguments: dict[str, Any]) -> MLBTC:
+    """Return a spec with numbers, of shape (out_features, in_features).
+
+    Args:
+        spec: a spec, where an axis that is one symbol becomes the number; or the name of a family.
+        out_features: the rows wanted.
+        in_features: the columns wanted.
+        arguments: of the family, beside its shape.
+
+    Raises:
+        SpecError: the spec has another shape, or the family or its arguments do not fit.
+    """
     shape = (out_features, in_features)
     if isinstance(spec, str):
         return _checked(_family(spec, shape, arguments), shape)

@@ -18,6 +18,7 @@ ARROW = (
     ("codegen",),
     ("attention",),
     ("compiler", "linear"),
+    ("fitting",),
     ("mup",),
     ("benchmarks", "doctor", "training"),
     ("tuner",),

@@ -11,11 +11,11 @@ from mlbtc.spec import AttentionSpec, load
 from mlbtc.training.errors import TrainingError
 
 NAMES = ("standard", "mlr")
-Attention = str | AttentionSpec | tuple[AttentionSpec, ...]
+Attention = str | AttentionSpec
 
 
 def choose_attention(
-    attention: Attention | Sequence[AttentionSpec],
+    attention: Attention | Sequence[Attention],
     *,
     layers: int | None,
     default_layers: int,
@@ -25,32 +25,37 @@ def choose_attention(
     """Return one spec per layer.
 
     Args:
-        attention: "standard", "mlr", the path of a spec file, a spec for all layers, or one per layer.
+        attention: "standard", "mlr", the path of a spec file or a spec; one for all layers, or one per layer.
         layers: the number of layers asked for, or None.
         default_layers: the number of layers where nobody says.
         given: sizes the caller asked for by name ("width", "heads", "context"), None where not; a spec must agree.
         defaults: sizes and flags for "standard" and "mlr" where `given` has None.
 
     Raises:
-        TrainingError: a given size contradicts a spec, or the name is unknown.
+        TrainingError: a given size contradicts a spec, the name is unknown, or layers have different widths.
         SpecError: the file is no spec file.
     """
-    if isinstance(attention, str) and attention in NAMES:
-        wanted = defaults | {key: value for key, value in given.items() if value is not None}
-        return (_named(attention, **wanted),) * (default_layers if layers is None else layers)
-    if isinstance(attention, str):
-        specs: tuple[AttentionSpec, ...] = (_load(attention),)
-        where = attention
-    else:
-        specs = (attention,) if isinstance(attention, AttentionSpec) else tuple(attention)
-        where = "the attention spec"
-    for spec in specs:
-        _check_given(spec, given, where)
-    if len(specs) == 1:
-        return specs * (default_layers if layers is None else layers)
-    if layers not in (None, len(specs)):
-        raise TrainingError(f"layers is {layers}, but there are {len(specs)} attention specs, one per layer")
-    return specs
+    each = [attention] if isinstance(attention, str | AttentionSpec) else list(attention)
+    if len(each) > 1 and layers not in (None, len(each)):
+        raise TrainingError(f"layers is {layers}, but there are {len(each)} attention specs, one per layer")
+    read = [one if one in NAMES else _read(one, given) for one in each]
+    # A name beside files has the sizes of the first of them.
+    example = next((spec for spec in read if isinstance(spec, AttentionSpec)), None)
+    wanted = dict(defaults)
+    for key, value in given.items():
+        if value is not None or example is not None:
+            wanted[key] = getattr(example, key) if value is None else value
+    specs = tuple(_named(spec, **wanted) if isinstance(spec, str) else spec for spec in read)
+    widths = sorted({spec.width for spec in specs})
+    if len(widths) > 1:
+        raise TrainingError(f"layers need one width, found attention of the widths {', '.join(map(str, widths))}")
+    return specs if len(specs) > 1 else specs * (default_layers if layers is None else layers)
+
+
+def _read(attention: Attention, given: dict[str, int | None]) -> AttentionSpec:
+    spec = _load(attention) if isinstance(attention, str) else attention
+    _check_given(spec, given, attention if isinstance(attention, str) else "the attention spec")
+    return spec
 
 
 def check_causal(specs: Sequence[AttentionSpec], why: str) -> None:
@@ -69,9 +74,11 @@ def check_causal(specs: Sequence[AttentionSpec], why: str) -> None:
         )
 
 
-def _named(name: str, *, width: int, heads: int, context: int, causal: bool, qk_norm: bool) -> AttentionSpec:
+def _named(
+    name: str, *, width: int, heads: int, context: int, causal: bool, qk_norm: bool, scale: str = "standard"
+) -> AttentionSpec:
     if name == "standard":
-        return AttentionSpec.standard(width, heads, context, causal, qk_norm)
+        return AttentionSpec.standard(width, heads, context, causal, qk_norm, scale=scale)
     if width < 1 or heads < 1 or width % heads:
         raise SpecError(f"heads must divide width, found width {width} and {heads} heads")
     ranks = default_ranks(width // heads)
@@ -80,7 +87,7 @@ def _named(name: str, *, width: int, heads: int, context: int, causal: bool, qk_
             f"--attention mlr halves the sequence, but {context} tokens are odd; "
             "give an even length, or a spec file with block_sizes"
         )
-    return AttentionSpec.mlr(width, heads, ranks, context, None, causal, qk_norm)
+    return AttentionSpec.mlr(width, heads, ranks, context, None, causal, qk_norm, scale=scale)
 
 
 def default_ranks(head: int) -> tuple[int, ...]:

@@ -20,10 +20,10 @@ def errors_by_position(path: Path, steps: Sequence[dict[str, Any]], errors: dict
     Returns:
         The path, or None without matplotlib.
     """
-    panels = _panels(2)
-    if panels is None:
+    drawn = panels(2)
+    if drawn is None:
         return None
-    figure, left, right = panels
+    figure, left, right = drawn
     for name, values in errors.items():
         left.plot(range(1, len(values) + 1), values, STYLES[name], label=name, markersize=3)
     left.set(xlabel="position in the prompt", ylabel="mean squared error")
@@ -43,10 +43,10 @@ def comparison(path: Path, errors: dict[str, list[float]]) -> Path | None:
     Returns:
         The path, or None without matplotlib.
     """
-    panels = _panels(1)
-    if panels is None:
+    drawn = panels(1)
+    if drawn is None:
         return None
-    figure, axes = panels
+    figure, axes = drawn
     for name, values in errors.items():
         axes.plot(range(1, len(values) + 1), values, STYLES.get(name, "-o"), label=name, markersize=3)
     axes.set(xlabel="position in the prompt", ylabel="mean squared error")
@@ -69,10 +69,10 @@ def forecast(
     Returns:
         The path, or None without matplotlib.
     """
-    panels = _panels(2)
-    if panels is None:
+    drawn = panels(2)
+    if drawn is None:
         return None
-    figure, left, right = panels
+    figure, left, right = drawn
     left.plot(range(-len(window), 0), window, color="0.6", label="look-back")
     for name, values in curves.items():
         left.plot(range(len(values)), values, "k-" if name == "truth" else "-", label=name, linewidth=1)
@@ -93,17 +93,17 @@ def losses_by_position(path: Path, steps: Sequence[dict[str, Any]], losses: list
     Returns:
         The path, or None without matplotlib.
     """
-    panels = _panels(2)
-    if panels is None:
+    drawn = panels(2)
+    if drawn is None:
         return None
-    figure, left, right = panels
+    figure, left, right = drawn
     left.plot(range(1, len(losses) + 1), losses)
     left.set(xlabel="position in the window", ylabel="validation loss (nats)")
     _draw_losses(right, steps, "validation_loss")
     return _save(figure, path)
 
 
-def _panels(count: int) -> tuple[Any, ...] | None:
+def panels(count: int) -> tuple[Any, ...] | None:
     """Return a figure and its axes, without touching pyplot and the caller's backend; None without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -138,9 +138,14 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 
 def _save(figure: Any, path: Path) -> Path:
-    temporary = path.with_name(f".{path.stem}.partial.png")
     # Only once all is drawn: a limit that is set stops the axes from growing.
     figure.axes[-1].set_ylim(bottom=0)
+    return save(figure, path)
+
+
+def save(figure: Any, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all."""
+    temporary = path.with_name(f".{path.stem}.partial.png")
     figure.savefig(temporary, dpi=150)
     temporary.replace(path)
     return path

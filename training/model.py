@@ -11,27 +11,30 @@ from torch import Tensor, nn
 from mlbtc.compiler import compile
 from mlbtc.spec import AttentionSpec
 from mlbtc.training.errors import TrainingError
+from mlbtc.training.mlp import EXPANSION, Mlp, linear, reset_linear
 
 
 class Block(nn.Module):
-    """`x + attention(norm(x))`, then `x + mlp(norm(x))` with a GELU MLP of 4 times the width.
+    """`x + attention(norm(x))`, then `x + down(gelu(up(norm(x))))` with 4 times the width between up and down.
 
     Both output projections start at zero, so a new block is the identity.
 
     Args:
         spec: the attention of this block; it fixes the width.
+        mlp: the structured matrices of its MLP; None for dense maps.
     """
 
     # What compile returns; its class is emitted code.
     attention: Any
 
-    def __init__(self, spec: AttentionSpec) -> None:
+    def __init__(self, spec: AttentionSpec, mlp: Mlp | None = None) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(spec.width, bias=False)
         self.attention = compile(spec)
         self.mlp_norm = nn.LayerNorm(spec.width, bias=False)
-        self.up = nn.Linear(spec.width, 4 * spec.width, bias=False)
-        self.down = nn.Linear(4 * spec.width, spec.width, bias=False)
+        hidden = EXPANSION * spec.width
+        self.up = linear(hidden, spec.width, None if mlp is None else mlp.up)
+        self.down = linear(spec.width, hidden, None if mlp is None else mlp.down)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -39,8 +42,8 @@ class Block(nn.Module):
         """Draw weights with variance 1 / fan-in; the two output projections are 0."""
         self.attention.reset_parameters()
         nn.init.zeros_(self.attention.output.weight)
-        nn.init.normal_(self.up.weight, std=self.up.in_features**-0.5)
-        nn.init.zeros_(self.down.weight)
+        reset_linear(self.up)
+        reset_linear(self.down, zero=True)
 
     def forward(self, x: Tensor, cache: Any = None) -> Tensor:  # (B, T, D)
         """Return the tokens behind the block, of the same shape; with a cache, they follow those that it holds."""
@@ -54,25 +57,37 @@ class Transformer(nn.Module):
 
     Args:
         specs: the attention of each layer; all of one width.
+        mlps: the MLP of each layer, None for dense maps; without it all are dense.
         inputs: features of a token going in.
         outputs: features of a token coming out.
         positions: the most tokens that `forward` takes.
 
     Raises:
-        TrainingError: there is no layer, or the widths differ.
+        TrainingError: there is no layer, the widths differ, or there are more or fewer MLPs.
     """
 
     width_free = ("read_in", "positions")
 
-    def __init__(self, specs: Sequence[AttentionSpec], *, inputs: int, outputs: int, positions: int) -> None:
+    def __init__(
+        self,
+        specs: Sequence[AttentionSpec],
+        mlps: Sequence[Mlp | None] | None = None,
+        *,
+        inputs: int,
+        outputs: int,
+        positions: int,
+    ) -> None:
         super().__init__()
+        mlps = [None] * len(specs) if mlps is None else mlps
+        if len(mlps) != len(specs):
+            raise TrainingError(f"a transformer needs an MLP per layer, found {len(mlps)} for {len(specs)} layers")
         widths = sorted({spec.width for spec in specs})
         if len(widths) != 1:
             raise TrainingError(f"a transformer needs layers of one width, found {widths or 'no layers'}")
         (width,) = widths
         self.read_in = nn.Linear(inputs, width, bias=False)
         self.positions = nn.Parameter(torch.empty(positions, width))
-        self.blocks = nn.Sequential(*map(Block, specs))
+        self.blocks = nn.Sequential(*map(Block, specs, mlps))
         self.norm = nn.LayerNorm(width, bias=False)
         self.read_out = nn.Linear(width, outputs, bias=False)
         self.reset_parameters()

@@ -45,6 +45,11 @@ class RunFolder:
         return self.root / "checkpoints"
 
     @property
+    def board(self) -> Path:
+        """Event files for TensorBoard, where they are asked for."""
+        return self.root / "tensorboard"
+
+    @property
     def model(self) -> Path:
         """The weights that the final table is about."""
         return self.root / "model.safetensors"

@@ -14,8 +14,10 @@ from mlbtc.cli.autotune import autotune_command
 from mlbtc.cli.bench import app as bench_app
 from mlbtc.cli.compile import compile_command
 from mlbtc.cli.doctor import doctor_command
+from mlbtc.cli.fit import fit_command
 from mlbtc.cli.generate import generate_command
 from mlbtc.cli.options import teach
+from mlbtc.cli.reproduce import reproduce_command
 from mlbtc.cli.sample import sample_command
 from mlbtc.cli.train import app as train_app
 from mlbtc.errors import MlbtcError
@@ -37,11 +39,13 @@ Then:
     mlbtc analyze spec.yaml                      # parameters, MACs, rank: symbolic and in numbers
     mlbtc compile spec.yaml -o layer.py          # a module that needs torch only
     mlbtc autotune spec.yaml --tokens 4096       # measure what runs it fastest here, and keep that
+    mlbtc fit spec.yaml w.npy -o factors.safetensors   # the best factors for a given matrix
     mlbtc generate --width 512 -o variants/      # one file per attention variant, and what each costs
     mlbtc train icl --attention mlr              # in-context regression with an attention spec
     mlbtc train forecast --data ETTh1.csv        # forecasting, against the trivial rivals
     mlbtc train lm --data book.txt               # a language model of characters
     mlbtc sample runs/lm --prompt "def "         # and text from it
+    mlbtc reproduce icl                          # an experiment of the paper, with a verdict per claim
     mlbtc doctor                                 # what runs on this machine, and what would make it faster
 
 Every command exits with 0, or with 2 and one message that says where the input is wrong and what would be right.
@@ -60,7 +64,9 @@ app.command("analyze", help=teach(analyze_command.__doc__))(analyze_command)
 app.command("autotune", help=teach(autotune_command.__doc__))(autotune_command)
 app.command("compile", help=teach(compile_command.__doc__))(compile_command)
 app.command("doctor", help=teach((doctor_command.__doc__ or "").partition("Raises:")[0]))(doctor_command)
+app.command("fit", help=teach(fit_command.__doc__))(fit_command)
 app.command("generate", help=teach(generate_command.__doc__))(generate_command)
+app.command("reproduce", help=teach(reproduce_command.__doc__))(reproduce_command)
 app.command("sample", help=teach(sample_command.__doc__))(sample_command)
 app.add_typer(train_app, name="train")
 app.add_typer(bench_app, name="bench")

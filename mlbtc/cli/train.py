@@ -10,6 +10,30 @@ import typer
 from rich.console import Console
 
 from mlbtc.cli.options import teach
+from mlbtc.cli.train_options import (
+    Accumulate,
+    Attention,
+    BaseWidth,
+    Batch,
+    DecaySteps,
+    Device,
+    Ema,
+    Eps,
+    Heads,
+    Layers,
+    Mlp,
+    Mup,
+    Out,
+    Precisions,
+    Rate,
+    Resume,
+    Schedules,
+    Seed,
+    Steps,
+    Tensorboard,
+    Warmup,
+    Width,
+)
 from mlbtc.errors import SpecError
 
 INTERRUPTED = 130
@@ -50,28 +74,10 @@ class Tokens(StrEnum):
     bytes = "bytes"
 
 
-Attention = Annotated[
-    str | None, typer.Option(help="standard, mlr, or an attention spec file (YAML).", metavar="standard|mlr|FILE.yaml")
-]
-Width = Annotated[int | None, typer.Option(help="Model width; of the spec file by default, else 32.")]
-Heads = Annotated[int | None, typer.Option(help="Attention heads; of the spec file by default, else 4.")]
-Layers = Annotated[int | None, typer.Option(help="Transformer layers; 3 (icl) or 2 by default.")]
-Steps = Annotated[int | None, typer.Option(help="Optimizer steps in all; 2000 (icl) or 200 by default.")]
-Batch = Annotated[int | None, typer.Option(help="Prompts or windows per step; 64 (icl) or 32 by default.")]
-Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate after warm-up; 0.002 (icl) or 0.001.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of all random streams; 0 by default.")]
-Out = Annotated[
-    Path | None, typer.Option(help="The run folder; an earlier run there is moved aside. runs/icl or runs/forecast.")
-]
-Device = Annotated[str | None, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")]
-Resume = Annotated[
-    Path | None, typer.Option(help="Continue the run in this folder; beside it only --steps, --data and --device.")
-]
-
-
 @app.command("icl")
 def icl_command(
     attention: Attention = None,
+    mlp: Mlp = None,
     dims: Annotated[int | None, typer.Option(help="Dimensions d of a point; 8 by default.")] = None,
     points: Annotated[int | None, typer.Option(help="Points of a prompt; 2 d by default.")] = None,
     width: Width = None,
@@ -80,9 +86,19 @@ def icl_command(
     steps: Steps = None,
     batch: Batch = None,
     lr: Rate = None,
+    warmup: Warmup = None,
     curriculum: Annotated[
         int | None, typer.Option(help="Steps over which dimensions and points grow from a quarter; 0: none.")
     ] = None,
+    schedule: Schedules = None,
+    decay_steps: DecaySteps = None,
+    mup: Mup = None,
+    base_width: BaseWidth = None,
+    eps: Eps = None,
+    precision: Precisions = None,
+    accumulate: Accumulate = None,
+    ema: Ema = None,
+    tensorboard: Tensorboard = None,
     seed: Seed = None,
     out: Out = None,
     device: Device = None,
@@ -115,6 +131,7 @@ def forecast_command(
         ),
     ] = None,
     attention: Attention = None,
+    mlp: Mlp = None,
     model: Annotated[
         Model | None,
         typer.Option(
@@ -136,9 +153,19 @@ def forecast_command(
     steps: Steps = None,
     batch: Batch = None,
     lr: Rate = None,
+    warmup: Warmup = None,
     patience: Annotated[
         int | None, typer.Option(help="Validations (every 25 steps) without a better one before stopping; 0: never.")
     ] = None,
+    schedule: Schedules = None,
+    decay_steps: DecaySteps = None,
+    mup: Mup = None,
+    base_width: BaseWidth = None,
+    eps: Eps = None,
+    precision: Precisions = None,
+    accumulate: Accumulate = None,
+    ema: Ema = None,
+    tensorboard: Tensorboard = None,
     seed: Seed = None,
     out: Out = None,
     device: Device = None,
@@ -176,6 +203,7 @@ def lm_command(
         typer.Option(help="characters (default): newline and printable ASCII, others are dropped; or bytes."),
     ] = None,
     attention: Attention = None,
+    mlp: Mlp = None,
     context: Annotated[int | None, typer.Option(help="Tokens of a window; of the spec file, else 128.")] = None,
     width: Annotated[int | None, typer.Option(help="Model width; of the spec file by default, else 64.")] = None,
     heads: Heads = None,
@@ -188,6 +216,15 @@ def lm_command(
     eval_windows: Annotated[
         int | None, typer.Option(help="Validation windows, evenly spread; 256 by default, 0: all.")
     ] = None,
+    schedule: Schedules = None,
+    decay_steps: DecaySteps = None,
+    mup: Mup = None,
+    base_width: BaseWidth = None,
+    eps: Eps = None,
+    precision: Precisions = None,
+    accumulate: Accumulate = None,
+    ema: Ema = None,
+    tensorboard: Tensorboard = None,
     seed: Seed = None,
     out: Annotated[
         Path | None, typer.Option(help="The run folder, runs/lm by default; an earlier run there is moved aside.")
@@ -205,7 +242,6 @@ def lm_command(
         mlbtc train lm --resume runs/book --steps 2000
     """
     options = {key: value for key, value in locals().items() if key != "resume"}
-    options["data"] = data or None
     from mlbtc.training.tasks import language_model
 
     _train(language_model, options, resume)
@@ -219,6 +255,8 @@ def _train(task: Any, options: dict[str, Any], resume: Path | None) -> None:
     """Run a task with the options that were given, and print where everything is."""
     from mlbtc.training.errors import Interrupted
 
+    # An option that may be repeated is an empty list where it is not given; flags are None or true.
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items() if value != []}
     console = Console()
     try:
         if resume is None:

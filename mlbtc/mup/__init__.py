@@ -2,5 +2,6 @@
 
 from mlbtc.mup.coordinates import CoordinateCheck, coordinate_check
 from mlbtc.mup.groups import parameter_groups
+from mlbtc.mup.transfer import TransferCheck, transfer_check
 
-__all__ = ["CoordinateCheck", "coordinate_check", "parameter_groups"]
+__all__ = ["CoordinateCheck", "TransferCheck", "coordinate_check", "parameter_groups", "transfer_check"]

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mlbtc.errors import CodegenError
-from mlbtc.mup.groups import parameter_groups
-
-Loss = Callable[[nn.Module, int], Tensor]
+from mlbtc.mup.runs import Build, Loss, adam, random_state_kept, seeded, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class CoordinateCheck:
 
 
 def coordinate_check(
-    build: Callable[[int], nn.Module],
+    build: Build,
     loss: Loss,
     *,
     widths: Sequence[int],
@@ -84,49 +82,37 @@ def coordinate_check(
         raise CodegenError(f"a coordinate check needs two or more growing widths, found {list(widths)}")
     if steps < 1 or seeds < 1:
         raise CodegenError(f"a coordinate check needs a step and a seed, found steps={steps} and seeds={seeds}")
-    groups = partial(parameter_groups, lr=lr, base_width=base_width) if mup else partial(_one_group, lr=lr)
-    columns = [_mean([_changes(build, loss, width, groups, steps, seed) for seed in range(seeds)]) for width in widths]
+    optimizer = partial(adam, lr=lr, base_width=base_width, mup=mup)
+    columns = [
+        _mean([_changes(build, loss, width, optimizer, steps, seed) for seed in range(seeds)]) for width in widths
+    ]
     if any(column.keys() != columns[0].keys() for column in columns):
         raise CodegenError("a coordinate check compares models of the same layers, but they differ between widths")
     rows = ((name, tuple(column[name] for column in columns)) for name in columns[0])
     return CoordinateCheck(tuple(widths), tuple((name, row) for name, row in rows if any(row)))
 
 
-def _one_group(module: nn.Module, *, lr: float) -> list[dict[str, Any]]:
-    return [{"params": list(module.parameters()), "lr": lr}]
-
-
 def _changes(
-    build: Callable[[int], nn.Module],
+    build: Build,
     loss: Loss,
     width: int,
-    groups: Callable[[nn.Module], list[dict[str, Any]]],
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
     steps: int,
     seed: int,
 ) -> dict[str, float]:
     """Return the mean square of the change of the output of each layer."""
-    with torch.random.fork_rng(devices=[]):
-        model = _seeded(seed, 0, lambda: build(width))
-        optimizer = torch.optim.AdamW(groups(model), betas=(0.9, 0.95), eps=1e-20, weight_decay=0.0)
+    with random_state_kept():
+        model = seeded(seed, 0, lambda: build(width))
         before = _outputs(model, loss, seed)
-        for step in range(1, steps + 1):
-            value = _seeded(seed, step + 1, partial(loss, model, step))
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
+        train(model, optimizer(model), loss, steps, seed)
         after = _outputs(model, loss, seed)
     return {name: float((after[name] - before[name]).double().square().mean()) for name in before}
-
-
-def _seeded(seed: int, step: int, make: Callable[[], Any]) -> Any:
-    torch.default_generator.manual_seed(1000 * seed + step)
-    return make()
 
 
 def _outputs(model: nn.Module, loss: Loss, seed: int) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     with torch.no_grad(), _recorded(model, found):
-        _seeded(seed, 1, partial(loss, model, 0))
+        seeded(seed, 1, partial(loss, model, 0))
     return found
 
 

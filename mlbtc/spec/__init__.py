@@ -3,7 +3,7 @@
 from mlbtc.spec import families
 from mlbtc.spec.algebra import block_diag, hstack, kron, vstack
 from mlbtc.spec.attention import AttentionSpec
-from mlbtc.spec.files import load, loads
+from mlbtc.spec.files import load, load_shaped, loads
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.level import Level
 from mlbtc.spec.padding import Padded
@@ -25,6 +25,7 @@ __all__ = [
     "hstack",
     "kron",
     "load",
+    "load_shaped",
     "loads",
     "simplify",
     "symbol",

@@ -46,6 +46,47 @@ def load(path: str | os.PathLike[str]) -> MLBTC | AttentionSpec:
     Raises:
         SpecError: the file cannot be read or does not follow the grammar.
     """
+    return loads(_text_of(path), source=os.fspath(path))
+
+
+def load_shaped(path: str | os.PathLike[str], shape: tuple[int, int]) -> MLBTC:
+    """Read the spec of a matrix of any shape, and give it one.
+
+    Other than `load(path).bind(...)`, which needs square roots that are whole, this reads the file as if the numbers
+    stood there: families choose their factors by them.
+
+    Args:
+        path: a YAML file whose axes are symbols, `shape: [O, I]`; a square one may have one symbol for both.
+        shape: (out, in).
+
+    Returns:
+        The spec without open symbols.
+
+    Raises:
+        SpecError: the file cannot be read, is no matrix, has another shape, or the numbers do not fit its levels.
+    """
+    found = load(path)
+    if not isinstance(found, MLBTC):
+        raise SpecError(f"{os.fspath(path)}: expected the spec of a matrix (keys shape and levels), found attention")
+    document = read_document(_text_of(path), os.fspath(path))
+    value, where = document.value, document.origin.where("shape")
+    assert isinstance(value, dict)
+    numbers: dict[str, int] = {}
+    for axis, number in zip(found.shape, shape, strict=True):
+        name = str(axis)
+        known = axis if isinstance(axis, int) else numbers.setdefault(name, number) if name.isidentifier() else None
+        if known != number:
+            raise SpecError(
+                f"{where}: a {shape[0]} x {shape[1]} matrix is wanted, found {shown([str(a) for a in found.shape])}; "
+                "for any shape write two symbols, shape: [O, I]"
+            )
+    # The symbols of the axes have no defaults any more: nothing may be left that no size uses.
+    symbols = {name: size for name, size in found.defaults if name not in numbers}
+    spec = _matrix(value | {"shape": list(shape), "symbols": symbols}, document.origin)
+    return spec.bind(**{name: number for name, number in numbers.items() if name in spec.symbols}).bind_defaults()
+
+
+def _text_of(path: str | os.PathLike[str]) -> str:
     source = os.fspath(path)
     try:
         with open(path, "rb") as file:
@@ -55,11 +96,10 @@ def load(path: str | os.PathLike[str]) -> MLBTC | AttentionSpec:
     if len(data) > MAX_BYTES:
         raise SpecError(f"{source}: a spec file has at most {MAX_BYTES} bytes, found more")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise SpecError(f"{source}:{line}: not a UTF-8 text file (byte {error.start})") from None
-    return loads(text, source=source)
 
 
 def loads(text: str, source: str = "<string>") -> MLBTC | AttentionSpec:

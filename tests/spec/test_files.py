@@ -7,6 +7,7 @@ import pytest
 
 from mlbtc import MLBTC, AttentionSpec, Level, families, load, loads, symbol
 from mlbtc.errors import SpecError
+from mlbtc.spec import load_shaped
 
 D = symbol("D")
 
@@ -254,6 +255,51 @@ def test_what_a_file_may_not_be(tmp_path: Path) -> None:
 def test_a_file_is_a_mapping(value: str) -> None:
     with pytest.raises(SpecError, match="a spec file is a mapping"):
         loads(value)
+
+
+SHAPED = """
+shape: [O, I]
+symbols: {O: 16, I: 16, r: 3}
+levels:
+  - {family: btt, rank: 2}
+  - {blocks: 4, rank: r}
+  - {einsum: "k i r, k j r -> (k i) (k j)", sizes: {k: O/4, r: 1}}
+"""
+
+
+@pytest.mark.parametrize("shape", [(128, 32), (32, 128), (64, 64)])
+def test_a_file_of_any_shape_gets_one(tmp_path: Path, shape: tuple[int, int]) -> None:
+    (tmp_path / "any.yaml").write_text(SHAPED)
+    found = load_shaped(tmp_path / "any.yaml", shape)
+    expected = [
+        *families.btt(shape, rank=2).levels,
+        Level(blocks=4, rank=3),
+        Level.einsum("k i r, k j r -> (k i) (k j)", {"k": shape[0] // 4, "r": 1}),
+    ]
+    assert found == MLBTC(shape, expected)
+    assert found.symbols == ()
+
+
+def test_a_file_of_one_symbol_is_square(tmp_path: Path) -> None:
+    (tmp_path / "square.yaml").write_text("shape: [D, D]\nlevels: [{blocks: 2, rank: D/4}]\n")
+    assert load_shaped(tmp_path / "square.yaml", (8, 8)).levels[0].size_of["r"] == 2
+    with pytest.raises(SpecError, match=r"square.yaml:1: shape: a 8 x 4 matrix is wanted, found .*shape: \[O, I\]"):
+        load_shaped(tmp_path / "square.yaml", (8, 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("shape: [8, 4]\nlevels: [{blocks: 2}]", "a 4 x 8 matrix is wanted"),
+        ("shape: [2*O, I]\nlevels: [{blocks: 2}]", "a 4 x 8 matrix is wanted"),
+        ("shape: [O, I]\n\nlevels: [{blocks: 3}]", r":3: levels\[0\]: 3 blocks do not divide"),
+        ("attention: {variant: standard, width: 4, heads: 1, context: 4}", "expected the spec of a matrix"),
+    ],
+)
+def test_shapes_that_cannot_be_given(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "wrong.yaml").write_text(text)
+    with pytest.raises(SpecError, match=message):
+        load_shaped(tmp_path / "wrong.yaml", (4, 8))
 
 
 def test_text_of_the_manual_is_read() -> None:

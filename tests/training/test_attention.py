@@ -80,3 +80,24 @@ def test_odd_contexts_cannot_be_halved():
 def test_default_ranks(head, ranks):
     assert default_ranks(head) == ranks
     assert sum(ranks) == head
+
+
+def test_one_per_layer_by_name_and_by_file(file):
+    found = choose([file, "standard", "mlr"], width=None, heads=None, context=None)
+    assert found[0] == FILE
+    # Names take the sizes of the file.
+    assert found[1] == AttentionSpec.standard(48, 4, 96, causal=False)
+    assert found[2] == AttentionSpec.mlr(48, 4, (9, 3), 96, causal=False)
+    assert choose(["standard", "mlr"], width=64)[1].width == 64
+    assert choose([file], layers=3) == (FILE,) * 3
+
+
+def test_more_or_fewer_than_the_layers(file):
+    assert len(choose([file, "standard"], layers=2, width=None, heads=None)) == 2
+    with pytest.raises(TrainingError, match="layers is 3, but there are 2 attention specs"):
+        choose([file, "standard"], layers=3)
+
+
+def test_layers_of_different_widths():
+    with pytest.raises(TrainingError, match="of the widths 32, 48"):
+        choose([FILE, AttentionSpec.standard(32, 4, 96, causal=False)])

@@ -28,10 +28,14 @@ def invoke(*arguments):
         ["icl", "--dims", "2", *QUICK],
         ["icl", "--attention", "mlr", "--dims", "2", "--points", "3", "--layers", "1", *QUICK],
         ["icl", "--attention", SPECS / "icl_mlr.yaml", *QUICK],
+        ["icl", "--dims", "2", "--mup", "--base-width", "16", "--ema", "0.9", "--accumulate", "2", *QUICK],
+        ["icl", "--dims", "2", "--layers", "2", "--mlp", "dense", "--mlp", SPECS / "mlp_btt.yaml", *QUICK],
+        ["icl", "--dims", "2", "--attention", "standard", "--attention", "mlr", "--precision", "bf16", *QUICK],
+        ["icl", "--dims", "2", "--warmup", "1", "--schedule", "cosine", "--decay-steps", "3", *QUICK],
         ["forecast", "--data", "synthetic", "--attention", SPECS / "forecast_mlr.yaml", *QUICK],
         ["forecast", "--data", "synthetic", "--attention", "mlr", "--horizon", "24", "--protocol", "positions", *QUICK],
     ],
-    ids=["icl", "icl-mlr", "icl-file", "forecast-file", "forecast-positions"],
+    ids=["icl", "mlr", "file", "mup", "mlp", "layers", "cosine", "forecast-file", "forecast-positions"],
 )
 def test_a_command_trains_and_says_where_everything_is(tmp_path, arguments):
     result = invoke(*arguments, "--out", tmp_path / "run")
@@ -58,6 +62,8 @@ def test_resume_goes_on(tmp_path):
         (["icl", "--attention", SPECS / "icl_mlr.yaml", "--width", "64"], "--width 64 contradicts .*icl_mlr.yaml"),
         (["icl", "--attention", SPECS / "monarch.yaml"], "expected an attention spec"),
         (["icl", "--device", "cuda:99"], "not available here"),
+        (["icl", "--mup"], "--mup needs --base-width"),
+        (["icl", "--mlp", SPECS / "monarch.yaml"], r"monarch.yaml:3: shape: a 128 x 32 matrix is wanted"),
         (["forecast", "--data", "nowhere.csv"], "no such file"),
         (["forecast", "--steps", "0"], "--steps"),
     ],

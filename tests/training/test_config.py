@@ -18,6 +18,42 @@ def test_json_round_trip(attention):
     assert forecasting.Config.model_validate_json(config.model_dump_json()) == config
 
 
+def test_options_of_layers_come_back_from_json(tmp_path):
+    (tmp_path / "m.yaml").write_text("shape: [O, I]\nlevels: [{family: btt, rank: 2}, {blocks: 4}]\n")
+    (tmp_path / "a.yaml").write_text(SPECS[0].to_yaml())
+    given = {"attention": [tmp_path / "a.yaml", "standard"], "mlp": ["dense", tmp_path / "m.yaml"]}
+    config = forecasting.Config(data="synthetic", device="cpu", **given)
+    assert forecasting.Config.model_validate_json(config.model_dump_json()) == config
+    resolved = config.resolved()
+    assert resolved.mlps[0] is None
+    assert resolved.mlps[1].down.shape == (32, 128)
+    assert forecasting.Config.model_validate_json(resolved.model_dump_json()) == resolved
+    assert resolved.resolved() == resolved
+
+
+def test_mup_gives_names_its_scale_and_asks_it_of_specs():
+    mup = {"data": "synthetic", "mup": True, "base_width": 32}
+    assert [spec.scale for spec in forecasting.Config(attention="mlr", **mup).resolved().specs] == ["mup", "mup"]
+    with pytest.raises(TrainingError, match=r"says scale: standard.* write scale: mup"):
+        forecasting.Config(attention=SPECS, **mup).resolved()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mup": True}, "--mup needs --base-width"),
+        ({"base_width": 8}, "nothing without --mup"),
+        ({"schedule": "cosine"}, "--schedule cosine needs --decay-steps"),
+        ({"decay_steps": 8}, "nothing without --schedule cosine"),
+        ({"schedule": "cosine", "decay_steps": 100}, "behind the warm-up of 100"),
+        ({"batch": 10, "accumulate": 4}, "--accumulate 4 does not divide --batch 10"),
+    ],
+)
+def test_options_that_contradict_each_other(options, message):
+    with pytest.raises(TrainingError, match=message):
+        in_context_regression.Config(**options).resolved()
+
+
 def test_names_of_specs_are_kept():
     spec = AttentionSpec.standard(width=32, heads=4, context=96, name="from-a-file")
     text = in_context_regression.Config(attention=spec).resolved().model_dump_json()
@@ -41,6 +77,8 @@ def test_a_config_is_frozen():
         ({"lr": float("nan")}, "--lr: .*finite"),
         ({"lr": -1.0}, "--lr: .*greater than 0"),
         ({"speed": 1}, "--speed: .*not permitted"),
+        ({"ema": 1.0}, "--ema: .*less than 1"),
+        ({"precision": "fp16"}, "--precision: .*'fp32' or 'bf16'"),
         ({"dims": "many"}, "--dims: .*integer.*found 'many'"),
     ],
 )

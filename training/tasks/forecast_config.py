@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mlbtc.training.attention import choose_attention
-from mlbtc.training.config import RunConfig, choose_device
+from mlbtc.training.config import RunConfig
 from mlbtc.training.errors import TrainingError
 from mlbtc.training.tasks.series import Series, split_rows
 
@@ -81,7 +81,13 @@ class Config(RunConfig):
             layers=self.layers,
             default_layers=LAYERS,
             given={"width": self.width, "heads": self.heads, "context": self.context},
-            defaults={**SIZES, "context": max(self.horizon, LEAST_LOOK_BACK), "causal": False, "qk_norm": False},
+            defaults={
+                **SIZES,
+                "context": max(self.horizon, LEAST_LOOK_BACK),
+                "causal": False,
+                "qk_norm": False,
+                "scale": self.scale,
+            },
         )
         contexts = sorted({spec.context for spec in specs})
         if len(contexts) > 1:
@@ -91,19 +97,16 @@ class Config(RunConfig):
                 f"the protocol 'positions' forecasts one row per token: horizon {self.horizon} is more than the "
                 f"look-back {contexts[0]}; use the protocol 'channels' or a longer --context"
             )
-        sizes = {"width": specs[0].width, "heads": specs[0].heads, "layers": len(specs), "context": contexts[0]}
-        device = str(choose_device(self.device))
-        return self.replace(attention=specs, data=choose_data(self.data), device=device, **sizes)
+        return self.with_layers(specs, data=choose_data(self.data), context=contexts[0])
 
     def _resolved_linear(self) -> Config:
         default = {name: field.default for name, field in type(self).model_fields.items()}
-        for name in ("attention", "width", "heads", "layers", "protocol"):
+        for name in ("attention", "mlp", "width", "heads", "layers", "protocol", "mup"):
             found = getattr(self, name)
             if found not in (default[name], ()):
                 raise TrainingError(f"--{name} {found} means nothing to --model dlinear, which has no attention")
         context = self.context or max(self.horizon, LEAST_LOOK_BACK)
-        device = str(choose_device(self.device))
-        return self.replace(attention=(), data=choose_data(self.data), context=context, device=device)
+        return self.decided(attention=(), mlp=(), data=choose_data(self.data), context=context)
 
     def check_lengths(self, series: Series) -> None:
         """Check that the split of a series holds a window.

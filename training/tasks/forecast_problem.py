@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlbtc.training.loop import Problem
+from mlbtc.training.problem import Network, Problem
 from mlbtc.training.seeds import seeded, stream
 from mlbtc.training.tasks.forecast_config import Config
 from mlbtc.training.tasks.forecasters import ChannelForecaster, DLinear, PositionForecaster
@@ -43,12 +43,15 @@ class Forecasting(Problem):
             model = build_model(config, len(series.columns))
         super().__init__(model.to(self.device), stream(config.seed, "training"))
 
-    def loss(self, step: int) -> Tensor:
-        """Draw windows and return their mean squared error."""
+    def draw(self, step: int) -> tuple[Tensor, ...]:
+        """Draw windows."""
         chosen = torch.randint(len(self.train), (self.config.batch,), generator=self.generator)
-        past, future = self.cut(self.train[chosen])
-        loss: Tensor = (self.model(past) - future).square().mean()
-        return loss
+        return (self.train[chosen],)
+
+    def loss(self, network: Network, *batch: Tensor) -> Tensor:
+        """Return the mean squared error of windows."""
+        past, future = self.cut(*batch)
+        return (network(past) - future).square().mean()
 
     def cut(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Cut windows into past and future, on the device."""
@@ -60,10 +63,11 @@ class Forecasting(Problem):
         config = self.config
         if step % config.validate_every:
             return {}
-        mse = float(self.errors(self.model, self.validation)["mse"].mean())
-        if mse < self.best["mse"]:
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
-            self.best = {"mse": mse, "step": step, "weights": weights}
+        with self.evaluating():
+            mse = float(self.errors(self.model, self.validation)["mse"].mean())
+            if mse < self.best["mse"]:
+                weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+                self.best = {"mse": mse, "step": step, "weights": weights}
         self.finished = self._patience_is_over(step)
         return {"validation_mse": mse}
 
@@ -86,18 +90,15 @@ class Forecasting(Problem):
         if self.best["weights"]:
             self.model.load_state_dict(self.best["weights"])
 
-    @torch.no_grad()
     def errors(self, forecaster: Forecaster, rows: Tensor) -> dict[str, Tensor]:
         """Return the mean squared and absolute error of each feature over windows, `(features,)` in float64."""
-        was_training = self.model.training
-        self.model.eval()
         squared = absolute = torch.zeros((), dtype=torch.float64)
-        for batch in rows.split(EVALUATION_BATCH):
-            past, future = self.cut(batch)
-            difference = (forecaster(past) - future).cpu().double()
-            squared = squared + difference.square().sum((0, 1))
-            absolute = absolute + difference.abs().sum((0, 1))
-        self.model.train(was_training)
+        with self.evaluating():
+            for batch in rows.split(EVALUATION_BATCH):
+                past, future = self.cut(batch)
+                difference = (forecaster(past) - future).cpu().double()
+                squared = squared + difference.square().sum((0, 1))
+                absolute = absolute + difference.abs().sum((0, 1))
         count = len(rows) * self.config.horizon
         return {"mse": squared / count, "mae": absolute / count}
 
@@ -108,5 +109,5 @@ def build_model(config: Config, features: int) -> nn.Module:
     if config.model == "dlinear":
         return DLinear(config.context, config.horizon)
     if config.protocol == "channels":
-        return ChannelForecaster(config.specs, config.context, config.horizon)
-    return PositionForecaster(config.specs, config.context, config.horizon, features)
+        return ChannelForecaster(config.specs, config.context, config.horizon, config.mlps)
+    return PositionForecaster(config.specs, config.context, config.horizon, features, config.mlps)

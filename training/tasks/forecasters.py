@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mlbtc.spec import AttentionSpec
+from mlbtc.training.mlp import Mlp
 from mlbtc.training.model import Transformer
 
 EPSILON = 1e-5
@@ -24,14 +25,17 @@ class ChannelForecaster(nn.Module):
         specs: the attention of each layer.
         look_back: hours that the model sees.
         horizon: hours that it forecasts.
+        mlps: the MLP of each layer, None for dense maps; without it all are dense.
     """
 
     # Its sums run over the hours of the look-back.
     width_free = ("linear",)
 
-    def __init__(self, specs: Sequence[AttentionSpec], look_back: int, horizon: int) -> None:
+    def __init__(
+        self, specs: Sequence[AttentionSpec], look_back: int, horizon: int, mlps: Sequence[Mlp | None] | None = None
+    ) -> None:
         super().__init__()
-        self.encoder = Transformer(specs, inputs=1, outputs=1, positions=look_back)
+        self.encoder = Transformer(specs, mlps, inputs=1, outputs=1, positions=look_back)
         self.linear = nn.Linear(look_back, horizon)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
@@ -56,12 +60,20 @@ class PositionForecaster(nn.Module):
         look_back: hours that the model sees.
         horizon: hours that it forecasts: the outputs of the last tokens.
         features: features of an hour.
+        mlps: the MLP of each layer, None for dense maps; without it all are dense.
     """
 
-    def __init__(self, specs: Sequence[AttentionSpec], look_back: int, horizon: int, features: int) -> None:
+    def __init__(
+        self,
+        specs: Sequence[AttentionSpec],
+        look_back: int,
+        horizon: int,
+        features: int,
+        mlps: Sequence[Mlp | None] | None = None,
+    ) -> None:
         super().__init__()
         self.horizon = horizon
-        self.encoder = Transformer(specs, inputs=features, outputs=features, positions=look_back)
+        self.encoder = Transformer(specs, mlps, inputs=features, outputs=features, positions=look_back)
 
     def forward(self, past: Tensor) -> Tensor:  # (B, look-back, features)
         """Return `(B, horizon, features)`."""

@@ -13,14 +13,15 @@ from torch import Tensor
 from mlbtc.training import figures
 from mlbtc.training.attention import check_causal, choose_attention
 from mlbtc.training.checkpoints import save_weights
-from mlbtc.training.config import RunConfig, choose_device
-from mlbtc.training.loop import Problem, fit
+from mlbtc.training.config import RunConfig
+from mlbtc.training.loop import fit
 from mlbtc.training.metrics import read_metrics
 from mlbtc.training.model import Transformer
+from mlbtc.training.problem import Network, Problem
 from mlbtc.training.report import Result, Table, finish
 from mlbtc.training.runs import load_config, open_run
 from mlbtc.training.seeds import seeded, stream
-from mlbtc.training.tasks.prompts import Curriculum, draw_prompts, least_squares_errors, zero_errors
+from mlbtc.training.tasks.prompts import Curriculum, Prompts, draw_prompts, least_squares_errors, zero_errors
 
 LAYERS = 3
 SIZES: dict[str, int] = {"width": 32, "heads": 4}
@@ -34,6 +35,7 @@ class Config(RunConfig):
         points: N, the points of a prompt; None for 2 d.
         curriculum: steps over which dimensions and points grow from a quarter to all; 0 for none.
         evaluation_prompts: fresh prompts for the final table.
+        eval_every: steps between evaluations of the model on these prompts while it trains; 0 for none.
     """
 
     task: ClassVar[str] = "icl"
@@ -42,6 +44,7 @@ class Config(RunConfig):
     points: int | None = Field(None, ge=1, le=8192)
     curriculum: int = Field(500, ge=0)
     evaluation_prompts: int = Field(1024, ge=1)
+    eval_every: int = Field(0, ge=0)
     steps: int = Field(2000, ge=1)
     batch: int = Field(64, ge=1)
     lr: float = Field(2e-3, gt=0, allow_inf_nan=False)
@@ -59,12 +62,10 @@ class Config(RunConfig):
             layers=self.layers,
             default_layers=LAYERS,
             given={"width": self.width, "heads": self.heads},
-            defaults={**SIZES, "context": 2 * points, "causal": True, "qk_norm": True},
+            defaults={**SIZES, "context": 2 * points, "causal": True, "qk_norm": True, "scale": self.scale},
         )
         check_causal(specs, "in-context regression predicts a target from what stands before it")
-        sizes = {"width": specs[0].width, "heads": specs[0].heads, "layers": len(specs)}
-        device = str(choose_device(self.device))
-        return self.replace(attention=specs, points=points, device=device, **sizes)
+        return self.with_layers(specs, points=points)
 
 
 class Regression(Problem):
@@ -80,42 +81,57 @@ class Regression(Problem):
         self.device = torch.device(config.device)
         self.curriculum = Curriculum(config.dims, config.points, config.curriculum)
         with seeded(config.seed, "model"):
-            model = Transformer(config.specs, inputs=config.dims, outputs=1, positions=2 * config.points)
+            model = Transformer(config.specs, config.mlps, inputs=config.dims, outputs=1, positions=2 * config.points)
         super().__init__(model.to(self.device), stream(config.seed, "training"))
 
-    def loss(self, step: int) -> Tensor:
-        """Draw prompts of the curriculum's size and return their mean squared error."""
+    def draw(self, step: int) -> tuple[Tensor, ...]:
+        """Draw prompts of the curriculum's size: points and targets."""
         active, points = self.curriculum.at(step)
-        prompts = draw_prompts(self.config.batch, self.config.dims, active, points, self.generator).to(self.device)
-        return (self.predict(prompts.tokens()) - prompts.targets).square().mean()
+        prompts = draw_prompts(self.config.batch, self.config.dims, active, points, self.generator)
+        return prompts.points, prompts.targets
 
-    def predict(self, tokens: Tensor) -> Tensor:  # (B, 2N, d) to (B, N)
-        """Return the predictions, read where the points stand."""
-        predictions: Tensor = self.model(tokens)[:, 0::2, 0]
-        return predictions
+    def loss(self, network: Network, *batch: Tensor) -> Tensor:
+        """Return the mean squared error of prompts."""
+        prompts = Prompts(*batch)
+        return (predict(network, prompts) - prompts.targets).square().mean()
 
     def measure(self, step: int) -> dict[str, Any]:
-        """Return the size of the curriculum."""
+        """Return the size of the curriculum, and every so often the errors at the last point and on average."""
         active, points = self.curriculum.at(step)
-        return {"dims": active, "points": points}
+        found: dict[str, Any] = {"dims": active, "points": points}
+        if self.config.eval_every and step % self.config.eval_every == 0:
+            errors = self.errors(self.fresh_prompts())
+            found |= {"last_error": float(errors[-1]), "mean_error": float(errors.mean())}
+        return found
 
-    @torch.no_grad()
-    def evaluate(self) -> dict[str, list[float]]:
-        """Return errors by position, of the model and its rivals, on prompts that training never draws."""
+    def fresh_prompts(self) -> Prompts:
+        """Return the prompts of evaluations, which training never draws."""
         config = self.config
         assert config.points is not None
         generator = stream(config.seed, "evaluation")
-        prompts = draw_prompts(config.evaluation_prompts, config.dims, config.dims, config.points, generator)
-        self.model.eval()
-        parts = [self.predict(part.to(self.device)).cpu() for part in prompts.tokens().split(256)]
-        errors = (torch.cat(parts).double() - prompts.targets.double()).square().mean(0)
+        return draw_prompts(config.evaluation_prompts, config.dims, config.dims, config.points, generator)
+
+    def errors(self, prompts: Prompts) -> Tensor:
+        """Return the mean squared error of the model at each position, `(N,)` in float64."""
+        with self.evaluating():
+            parts = [predict(self.model, part.to(self.device)).cpu() for part in prompts.split(256)]
+        return (torch.cat(parts).double() - prompts.targets.double()).square().mean(0)
+
+    def evaluate(self) -> dict[str, list[float]]:
+        """Return errors by position, of the model and its rivals, on prompts that training never draws."""
+        prompts = self.fresh_prompts()
         found = {
-            "model": errors,
+            "model": self.errors(prompts),
             "zero predictor": zero_errors(prompts),
             "least squares": least_squares_errors(prompts),
         }
         # Rounded, as the last bits of a LAPACK solve depend on where its input lies in memory.
         return {name: [round(value, 9) for value in values.tolist()] for name, values in found.items()}
+
+
+def predict(network: Network, prompts: Prompts) -> Tensor:  # (B, N)
+    """Return the predictions for the targets of prompts, read where the points stand."""
+    return network(prompts.tokens())[:, 0::2, 0]
 
 
 def run(config: Config, *, resume: bool = False, console: Console | None = None) -> Result:

@@ -15,11 +15,12 @@ from torch.nn.functional import cross_entropy, one_hot
 from mlbtc.training import figures
 from mlbtc.training.attention import check_causal, choose_attention
 from mlbtc.training.checkpoints import save_weights
-from mlbtc.training.config import RunConfig, choose_device
+from mlbtc.training.config import RunConfig
 from mlbtc.training.errors import TrainingError
-from mlbtc.training.loop import Problem, fit
+from mlbtc.training.loop import fit
 from mlbtc.training.metrics import read_metrics
 from mlbtc.training.model import Transformer
+from mlbtc.training.problem import Network, Problem
 from mlbtc.training.report import Result, Table, finish
 from mlbtc.training.runs import load_config, open_run
 from mlbtc.training.seeds import seeded, stream
@@ -63,13 +64,12 @@ class Config(RunConfig):
             layers=self.layers,
             default_layers=LAYERS,
             given={"width": self.width, "heads": self.heads, "context": self.context},
-            defaults={**SIZES, "causal": True, "qk_norm": True},
+            defaults={**SIZES, "causal": True, "qk_norm": True, "scale": self.scale},
         )
         check_causal(specs, "a language model predicts a token from those before it")
         if len({spec.context for spec in specs}) > 1:
             raise TrainingError(f"layers need one context, found {sorted({spec.context for spec in specs})}")
-        sizes = {"width": specs[0].width, "heads": specs[0].heads, "layers": len(specs), "context": specs[0].context}
-        return self.replace(attention=specs, device=str(choose_device(self.device)), **sizes)
+        return self.with_layers(specs, context=specs[0].context)
 
 
 class LanguageModel(Problem):
@@ -88,16 +88,20 @@ class LanguageModel(Problem):
         self.starts = evaluation_starts(len(text.validation), self.context, config.eval_windows)
         super().__init__(build_model(config).to(self.device), stream(config.seed, "training"))
 
-    def loss(self, step: int) -> Tensor:
-        """Draw windows and return their mean cross entropy."""
+    def draw(self, step: int) -> tuple[Tensor, ...]:
+        """Draw where windows begin."""
         last = len(self.text.train) - self.context
-        starts = torch.randint(last, (self.config.batch,), generator=self.generator)
-        return self.losses(self.text.train, starts).mean()
+        return (torch.randint(last, (self.config.batch,), generator=self.generator),)
 
-    def losses(self, tokens: Tensor, starts: Tensor) -> Tensor:  # (N,), (B,) to (B, T)
+    def loss(self, network: Network, *batch: Tensor) -> Tensor:
+        """Return the mean cross entropy of windows."""
+        (starts,) = batch
+        return self.losses(network, self.text.train, starts).mean()
+
+    def losses(self, network: Network, tokens: Tensor, starts: Tensor) -> Tensor:  # (N,), (B,) to (B, T)
         """Return the cross entropy of each token behind those of windows."""
-        windows = tokens[starts[:, None] + torch.arange(self.context + 1)].long().to(self.device)
-        logits = self.model(model_inputs(windows[:, :-1], self.vocabulary))
+        windows = tokens[starts.cpu()[:, None] + torch.arange(self.context + 1)].long().to(self.device)
+        logits = network(model_inputs(windows[:, :-1], self.vocabulary))
         return cross_entropy(logits.transpose(1, 2), windows[:, 1:], reduction="none")
 
     def measure(self, step: int) -> dict[str, Any]:
@@ -107,15 +111,12 @@ class LanguageModel(Problem):
         losses = self.evaluate()
         return {"validation_loss": sum(losses) / len(losses)}
 
-    @torch.no_grad()
     def evaluate(self) -> list[float]:
         """Return the mean validation loss at each position of a window, in float64."""
-        was_training = self.model.training
-        self.model.eval()
         total = torch.zeros(self.context, dtype=torch.float64)
-        for starts in self.starts.split(32):
-            total += self.losses(self.text.validation, starts).cpu().double().sum(0)
-        self.model.train(was_training)
+        with self.evaluating():
+            for starts in self.starts.split(32):
+                total += self.losses(self.model, self.text.validation, starts).cpu().double().sum(0)
         means: list[float] = (total / len(self.starts)).tolist()
         return means
 
@@ -125,7 +126,8 @@ def build_model(config: Config) -> Transformer:
     vocabulary = VOCABULARIES[config.tokens]
     assert config.context is not None
     with seeded(config.seed, "model"):
-        return Transformer(config.specs, inputs=vocabulary, outputs=vocabulary, positions=config.context)
+        sizes = {"inputs": vocabulary, "outputs": vocabulary, "positions": config.context}
+        return Transformer(config.specs, config.mlps, **sizes)
 
 
 def model_inputs(tokens: Tensor, vocabulary: int) -> Tensor:  # (B, T) to (B, T, vocabulary)

@@ -27,6 +27,10 @@ class Prompts:
         tokens[:, 1::2, 0] = self.targets
         return tokens
 
+    def split(self, size: int) -> list[Prompts]:
+        """Return parts of at most so many prompts."""
+        return [Prompts(*part) for part in zip(self.points.split(size), self.targets.split(size), strict=True)]
+
     def to(self, device: torch.device) -> Prompts:
         """Return the prompts on a device."""
         return Prompts(self.points.to(device), self.targets.to(device))

@@ -8,8 +8,8 @@ from rich.console import Console
 from mlbtc import AttentionSpec
 from mlbtc.training import TrainingError
 from mlbtc.training.metrics import read_metrics
-from mlbtc.training.tasks.in_context_regression import Config, Regression, resume_config, run
-from mlbtc.training.tasks.prompts import draw_prompts
+from mlbtc.training.tasks.in_context_regression import Config, Regression, predict, resume_config, run
+from mlbtc.training.tasks.prompts import Prompts, draw_prompts
 
 SMALL = {"dims": 3, "width": 16, "heads": 2, "layers": 2, "batch": 8, "evaluation_prompts": 300, "steps": 6}
 
@@ -49,6 +49,18 @@ def test_a_resumed_run_is_bit_exact(tmp_path, attention):
     assert second.metrics == whole.metrics
 
 
+def test_evaluations_during_training_change_nothing_and_end_with_the_final_one(tmp_path):
+    plain, evaluated = train(tmp_path / "plain"), train(tmp_path / "evaluated", eval_every=2)
+    assert losses(evaluated) == losses(plain)
+    found = {
+        row["step"]: row["last_error"]
+        for row in read_metrics(evaluated.folder / "metrics.jsonl")
+        if "last_error" in row
+    }
+    assert list(found) == [2, 4, 6]
+    assert found[6] == pytest.approx(plain.metrics["errors"]["model"]["last"], abs=1e-8)
+
+
 def test_evaluation_prompts_are_not_those_of_training(tmp_path):
     problem = Regression(Config(out=tmp_path, **SMALL).resolved())
     state = problem.generator.get_state()
@@ -64,7 +76,7 @@ def test_the_loss_is_that_of_predictions_at_the_points():
     problem = Regression(Config(**SMALL, curriculum=0).resolved())
     # At the start the read-out is zero, so the loss is the mean square of the targets of the same stream.
     state = problem.generator.get_state()
-    loss = problem.loss(1)
+    loss = problem.loss(problem.model, *problem.draw(1))
     problem.generator.set_state(state)
     targets = draw_prompts(8, 3, 3, 6, problem.generator).targets
     assert loss.item() == pytest.approx(targets.square().mean().item())
@@ -78,7 +90,7 @@ def test_a_target_is_not_seen_before_it_is_predicted():
     prompts = draw_prompts(8, 3, 3, 6, problem.generator)
     changed = prompts.targets.clone()
     changed[:, 4:] += 1
-    before, after = (problem.predict(type(prompts)(prompts.points, y).tokens()) for y in (prompts.targets, changed))
+    before, after = (predict(problem.model, Prompts(prompts.points, y)) for y in (prompts.targets, changed))
     assert torch.allclose(before[:, :5], after[:, :5], atol=1e-5)
     assert not torch.allclose(before[:, 5], after[:, 5], atol=1e-3)
 

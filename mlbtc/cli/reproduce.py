@@ -1,0 +1,76 @@
+"""`mlbtc reproduce`: the paper's experiments as grids of runs. Imports torch in the command body only."""
+
+from __future__ import annotations
+
+import shlex
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+INTERRUPTED = 130
+
+
+class Scale(StrEnum):
+    """Sizes of an experiment."""
+
+    small = "small"
+    paper = "paper"
+
+
+def reproduce_command(
+    experiment: Annotated[str, typer.Argument(help="icl, the only one so far.", metavar="EXPERIMENT")],
+    scale: Annotated[Scale, typer.Option(help="small: two cores, about an hour; paper: the full size, for a GPU.")] = (
+        Scale.small
+    ),
+    seeds: Annotated[int | None, typer.Option(help="Seeds of each variant, from 0.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of each run; warm-up, curriculum and evaluations follow.")
+    ] = None,
+    variants: Annotated[str | None, typer.Option(help="Only these, with commas between them.", metavar="A,B")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A file or folder, where the task takes one; as for mlbtc train.", metavar="PATH")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder; runs/reproduce-EXPERIMENT-SCALE by default.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and the time they will take.")] = False,
+) -> None:
+    """Reproduce an experiment of the paper: variants of attention, several seeds, and a verdict for each claim.
+
+    Runs go one after the other, each into a folder of its own. The same command goes on where the last one stopped,
+    by Ctrl-C or worse. It writes report.md, runs.csv and figures: means and spreads over seeds, what was measured
+    against compute and time, and for each claim of the paper whether it holds, does not, or is not decidable.
+
+        mlbtc reproduce icl --dry-run                     # what it would run, and for how long
+        mlbtc reproduce icl --out runs/icl-grid
+        mlbtc reproduce icl --variants standard,bilinear-btt --seeds 5 --out runs/icl-grid
+        mlbtc reproduce icl --steps 100 --seeds 2         # a look at what it makes, in a minute or two
+    """
+    from mlbtc.training.errors import Interrupted
+    from mlbtc.training.reproduce import Plan, plan, reproduce
+    from mlbtc.training.reproduce.execute import make_schedule
+
+    names = tuple(name.strip() for name in (variants or "").split(",") if name.strip())
+    grid = plan(experiment, Plan(str(scale), seeds, steps, names, data, device))
+    folder = out or Path("runs") / f"reproduce-{experiment}-{scale}"
+    if dry_run:
+        schedule = make_schedule(grid, folder, typer.echo)
+        for cell in schedule.cells:
+            typer.echo(f"{cell}{'' if cell in schedule.waiting else ': finished'}")
+        typer.echo(schedule)
+        return
+    # Without the places of files: the report is for others.
+    given = {"seeds": seeds, "steps": steps, "variants": ",".join(names) or None, "device": device}
+    given["data"] = data and Path(data).name
+    options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    command = shlex.join(["mlbtc", "reproduce", experiment, "--scale", str(scale), *options])
+    try:
+        report = reproduce(grid, folder, command=command, console=Console())
+    except Interrupted as stop:
+        typer.echo(f"stopped; what is finished is in {stop.folder}, and the same command goes on", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    text = report.read_text(encoding="utf-8")
+    typer.echo(text.partition("## Claims")[2].partition("\n\n")[2].partition("\n\n")[0])
+    typer.echo(f"report {report}")

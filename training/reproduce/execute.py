@@ -1,0 +1,173 @@
+"""Running a grid: what is finished is kept, what was stopped is resumed, and the report says what came out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mlbtc.training.checkpoints import latest_checkpoint
+from mlbtc.training.errors import Interrupted, TrainingError
+from mlbtc.training.metrics import read_metrics
+from mlbtc.training.reproduce.estimate import Estimate, measure, spoken
+from mlbtc.training.reproduce.grid import Cell, Experiment
+from mlbtc.training.reproduce.outcome import Outcome, read_curve
+from mlbtc.training.reproduce.report import write_report
+from mlbtc.training.runs import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Runs still to make, and how long each will take.
+
+    Attributes:
+        cells: all runs of the grid.
+        waiting: those that are not finished.
+        seconds: the estimate for each of `waiting`.
+    """
+
+    cells: tuple[Cell, ...]
+    waiting: tuple[Cell, ...]
+    seconds: tuple[float, ...]
+
+    def __str__(self) -> str:
+        kept = len(self.cells) - len(self.waiting)
+        done = f", {kept} of them finished" if kept else ""
+        return f"{len(self.cells)} runs{done}; about {spoken(sum(self.seconds))} to go on this machine"
+
+
+def make_schedule(experiment: Experiment, out: Path, say: Callable[[str], None] = lambda line: None) -> Schedule:
+    """Look at what is finished in a folder, and time a few steps of each kind of run that is not.
+
+    Args:
+        experiment: the grid.
+        out: its folder; need not exist.
+        say: takes a line for each kind of run that was timed.
+
+    Raises:
+        TrainingError: a run in the folder was made with other options.
+    """
+    cells = experiment.cells(out)
+    waiting = tuple(cell for cell in cells if not is_finished(experiment, cell))
+    known: dict[tuple[str, str], Estimate] = {}
+    seconds = []
+    for cell in waiting:
+        kind = cell.setting, cell.variant
+        if kind not in known:
+            known[kind] = measure(experiment, cell)
+            say(f"{cell.setting}, {cell.variant}: {1e3 * known[kind].step:.1f} ms a step of {cell.config.steps:,}")
+        seconds.append(known[kind].total(cell.config.steps, getattr(cell.config, experiment.measure.evaluates)))
+    return Schedule(cells, waiting, tuple(seconds))
+
+
+def reproduce(experiment: Experiment, out: Path, *, command: str, console: Console) -> Path:
+    """Make the runs of a grid that are not finished, then write report, table and figures.
+
+    Args:
+        experiment: the grid.
+        out: its folder; runs that are finished in it are kept, one that was stopped is resumed.
+        command: what the report says made it.
+        console: for progress.
+
+    Returns:
+        The report.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; what is there is reported, and the same call goes on.
+        TrainingError: a run in the folder was made with other options, or an option is wrong.
+    """
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    schedule = make_schedule(experiment, out, say)
+    say(str(schedule))
+    try:
+        _run_all(experiment, schedule, say, console)
+    except Interrupted as stop:
+        write_report(experiment, read_outcomes(experiment, schedule.cells), out, command)
+        raise Interrupted(stop.step, out) from None
+    return write_report(experiment, read_outcomes(experiment, schedule.cells), out, command)
+
+
+def _run_all(experiment: Experiment, schedule: Schedule, say: Callable[[str], None], console: Console) -> None:
+    spent = planned = 0.0
+    first = len(schedule.cells) - len(schedule.waiting) + 1
+    for number, cell in enumerate(schedule.waiting):
+        # What runs took so far, over what was thought of them: another program may have the machine, too.
+        factor = spent / planned if planned else 1.0
+        left = factor * sum(schedule.seconds[number:])
+        say(f"run {first + number} of {len(schedule.cells)}: {cell}; about {spoken(left)} left")
+        began = time.perf_counter()
+        run_cell(experiment, cell, console)
+        spent += time.perf_counter() - began
+        planned += schedule.seconds[number]
+
+
+def run_cell(experiment: Experiment, cell: Cell, console: Console) -> None:
+    """Make a run, from its checkpoint where it has one."""
+    folder = RunFolder(cell.config.out)
+    if folder.config.is_file() and latest_checkpoint(folder.checkpoints) is not None:
+        experiment.task.run(experiment.task.resume_config(folder.root), resume=True, console=console)
+        return
+    # Stopped before its first checkpoint: there is nothing to keep.
+    shutil.rmtree(folder.root, ignore_errors=True)
+    experiment.task.run(cell.config, console=console)
+
+
+def is_finished(experiment: Experiment, cell: Cell) -> bool:
+    """Return whether a run has results; whatever is there must be of this very run.
+
+    Raises:
+        TrainingError: it was made with other options.
+    """
+    folder = RunFolder(cell.config.out)
+    if not folder.config.is_file():
+        return False
+    wanted, found = (_plain(config) for config in (cell.config, experiment.task.resume_config(folder.root)))
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise TrainingError(
+                f"{folder.root}: this run was made with {key} {_short(found.get(key))}, now asked for is "
+                f"{_short(value)}; name another --out"
+            )
+    return folder.results.is_file()
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    resolved: dict[str, Any] = config.resolved().model_dump(mode="json", exclude={"out"})
+    return resolved
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+def read_outcomes(experiment: Experiment, cells: Sequence[Cell]) -> tuple[Outcome, ...]:
+    """Return the outcomes of the runs that are finished."""
+    return tuple(read_outcome(experiment, cell) for cell in cells if RunFolder(cell.config.out).results.is_file())
+
+
+def read_outcome(experiment: Experiment, cell: Cell) -> Outcome:
+    """Return the outcome of a finished run."""
+    folder, measure = RunFolder(cell.config.out), experiment.measure
+    config = experiment.task.resume_config(folder.root)
+    results = json.loads(folder.results.read_text(encoding="utf-8"))
+    versions = json.loads(folder.config.read_text(encoding="utf-8"))["versions"]
+    return Outcome(
+        setting=cell.setting,
+        variant=cell.variant,
+        seed=cell.seed,
+        final=measure.final(results),
+        curve=read_curve(read_metrics(folder.metrics), measure.value, lambda row: measure.macs(config, row)),
+        parameters=results["parameters"],
+        versions=tuple(versions.items()),
+        extra=measure.extra(results),
+    )

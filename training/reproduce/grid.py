@@ -1,0 +1,159 @@
+"""An experiment as data: variants, settings and seeds, the runs that they make, and what is claimed of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from mlbtc.training.config import RunConfig
+from mlbtc.training.report import Result
+from mlbtc.training.reproduce.claims import Claim
+from mlbtc.training.reproduce.outcome import Outcome
+
+Options = tuple[tuple[str, Any], ...]
+
+
+class Task(Protocol):
+    """A module of `mlbtc.training.tasks`."""
+
+    Config: Any
+
+    def run(self, config: Any, *, resume: bool = False, console: Console | None = None) -> Result:
+        """Train and evaluate."""
+
+    def resume_config(self, folder: Path, **changes: Any) -> Any:
+        """Return the config of an earlier run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How the runs of a task are read.
+
+    Attributes:
+        quantity: what is measured, smaller is better.
+        evaluates: the option that says how many steps lie between evaluations.
+        value: of a row of metrics; None for a step without an evaluation.
+        final: of the results.
+        macs: multiply-adds of the step of a row.
+        extra: other numbers of the results, for the table of runs.
+    """
+
+    quantity: str
+    evaluates: str
+    value: Callable[[dict[str, Any]], float | None]
+    final: Callable[[dict[str, Any]], float]
+    macs: Callable[[Any, dict[str, Any]], float]
+    extra: Callable[[dict[str, Any]], dict[str, float]] = lambda results: {}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What is compared.
+
+    Attributes:
+        name: for folders and tables.
+        about: what it is, in a few words.
+        options: of the config of a run, given those of all runs and of the setting.
+    """
+
+    name: str
+    about: str
+    options: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Under what variants are compared.
+
+    Attributes:
+        name: for folders and tables.
+        options: of the config of a run.
+    """
+
+    name: str
+    options: Options
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A run of the grid.
+
+    Attributes:
+        setting: its name.
+        variant: its name.
+        seed: of the run.
+        config: of the run; its `out` is the run folder.
+    """
+
+    setting: str
+    variant: str
+    seed: int
+    config: RunConfig
+
+    def __str__(self) -> str:
+        return f"{self.setting}, {self.variant}, seed {self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One of the paper's experiments at one scale.
+
+    Attributes:
+        name: of the task, as the command line knows it.
+        scale: "small" or "paper".
+        about: what it asks, in a sentence.
+        task: the module that runs it.
+        measure: how its runs are read.
+        variants: that are compared.
+        settings: under which.
+        seeds: how many, from 0.
+        options: of the config of every run.
+        probe: options that replace them when a few steps are timed: those of a step late in the run.
+        claims: about the outcomes.
+        draw: draws the figure of the paper into axes; `(axes, experiment, outcomes)`.
+    """
+
+    name: str
+    scale: str
+    about: str
+    task: Task
+    measure: Measure
+    variants: tuple[Variant, ...]
+    settings: tuple[Setting, ...]
+    seeds: int
+    options: Options
+    probe: Options
+    claims: tuple[Claim, ...]
+    draw: Callable[[Any, Experiment, tuple[Outcome, ...]], None]
+
+    @property
+    def planned(self) -> dict[str, Any]:
+        """The options of every run."""
+        return dict(self.options)
+
+    def cells(self, out: Path) -> tuple[Cell, ...]:
+        """Return the runs, those of one seed together, so that what is there early has a bit of everything."""
+        return tuple(self._cells(out))
+
+    def _cells(self, out: Path) -> Iterator[Cell]:
+        for seed in range(self.seeds):
+            for setting in self.settings:
+                for variant in self.variants:
+                    folder = out / "runs" / setting.name / variant.name / f"seed-{seed}"
+                    given = self.planned | dict(setting.options)
+                    options = given | variant.options(given) | {"seed": seed, "out": folder}
+                    config = self.task.Config.make(**options)
+                    yield Cell(setting.name, variant.name, seed, config)
+
+
+def evaluation_interval(steps: int, most: int) -> int:
+    """Return how many steps to leave between at most `most` evaluations, so that the last is at the end of a run.
+
+    Where no divisor of the steps comes near, the last evaluation lies a little before the end.
+    """
+    least = -(-steps // most)
+    return next((every for every in range(least, 3 * least) if steps % every == 0), least)
