@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 
 import torch
 
-
-def interpreted() -> bool:
-    """Return whether Triton interprets its kernels, on a CPU: TRITON_INTERPRET was set when it was imported."""
-    return os.environ.get("TRITON_INTERPRET", "0").lower() not in ("", "0", "false", "off")
+from mlbtc.attention.triton.launching import interpreted
 
 
 def missing(device: torch.device, dtypes: tuple[torch.dtype, ...], dtype: torch.dtype) -> str:

@@ -18,7 +18,10 @@ def compile_command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write; without it the source is printed.")
     ] = None,
-    target: Annotated[str, typer.Option(help="torch (also auto), or cpp for the C++ kernel of a matrix.")] = "auto",
+    target: Annotated[
+        str,
+        typer.Option(help="torch (also auto); cpp for the C++ kernel of a matrix; triton for attention on GPUs."),
+    ] = "auto",
     class_name: Annotated[
         str | None, typer.Option(help="The class to define; made of the spec's name by default.")
     ] = None,
@@ -37,6 +40,10 @@ def compile_command(
     An attention spec gives a layer (B, T, width) -> (B, T, width):
 
         mlbtc compile examples/specs/mlr_attention.yaml -o attention_layer.py
+
+    With --target triton its file holds fused kernels for GPUs, and needs torch and triton:
+
+        mlbtc compile examples/specs/mlr_attention.yaml --target triton -o kernels.py
     """
     from mlbtc.codegen.loading import write_atomically
     from mlbtc.compiler import generate
@@ -54,4 +61,5 @@ def compile_command(
         typer.echo(f"wrote {output}: functions forward and backward, {lines} lines, target cpp")
         return
     defined = [line.split("(")[0].removeprefix("class ") for line in source.splitlines() if line.startswith("class ")]
-    typer.echo(f"wrote {output}: class {defined[-1]}, {lines} lines, target torch")
+    shown = "torch" if target == "auto" else target
+    typer.echo(f"wrote {output}: class {defined[-1]}, {lines} lines, target {shown}")
