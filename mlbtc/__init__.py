@@ -25,6 +25,7 @@ from mlbtc.spec import (
 if TYPE_CHECKING:
     from mlbtc.analysis import analyze
     from mlbtc.compiler import compile, generate
+    from mlbtc.conversion import convert, densify
     from mlbtc.fitting import fit
     from mlbtc.linear import StructuredLinear
     from mlbtc.tuner import autotune
@@ -36,10 +37,23 @@ _LAZY = {
     "analyze": "mlbtc.analysis",
     "autotune": "mlbtc.tuner",
     "compile": "mlbtc.compiler",
+    "convert": "mlbtc.conversion",
+    "densify": "mlbtc.conversion",
     "fit": "mlbtc.fitting",
     "generate": "mlbtc.compiler",
 }
-_LAZY_MODULES = ("analysis", "attention", "codegen", "errors", "fitting", "mup", "training", "benchmarks")
+_LAZY_MODULES = (
+    "analysis",
+    "attention",
+    "codegen",
+    "conversion",
+    "errors",
+    "fitting",
+    "selection",
+    "mup",
+    "training",
+    "benchmarks",
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -63,6 +77,8 @@ __all__ = [
     "autotune",
     "block_diag",
     "compile",
+    "convert",
+    "densify",
     "families",
     "fit",
     "generate",

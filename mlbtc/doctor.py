@@ -27,7 +27,7 @@ State = Literal["ok", "optional", "lost", "broken"]
 
 OPTIONAL = {
     "matplotlib": "figures of mlbtc train: pip install 'mlbtc[plot]'",
-    "triton": "nothing in this version, which has no Triton target yet",
+    "triton": "kernels on GPUs, without which torch runs there: pip install 'mlbtc[triton]'",
     "transformers": "nothing in this version, which does not register itself there yet",
 }
 """What may be missing, and what it is for."""
