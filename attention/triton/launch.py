@@ -12,15 +12,12 @@ from torch import Tensor
 
 from mlbtc.attention.kernels.cpp import differentiable_gradients, like, readable
 from mlbtc.attention.kernels.options import Options
-from mlbtc.attention.triton import available
 from mlbtc.attention.triton.choices import Place, choose_tiles
-from mlbtc.attention.triton.launching import interpreted, launch_kernel, tiles_are_cut
+from mlbtc.attention.triton.launching import launch_kernel, tiles_are_cut
 from mlbtc.attention.triton.source import KERNELS, kernel_source
 from mlbtc.attention.triton.tiling import MOST_VALUES, AttentionProblem, Tiles, plan_tiles
 from mlbtc.codegen.loading import load_source
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-"""What the kernels read and write; they sum in float32."""
+from mlbtc.codegen.triton.support import DTYPES, unsupported
 
 _LEVELS = "float[] scales, SymInt[] ranks, SymInt[] block_sizes, bool causal, Tensor? lengths=None"
 _OPERATORS = torch.library.Library("mlbtc", "FRAGMENT")
@@ -39,12 +36,12 @@ def missing(device: str, dtype: torch.dtype, values: int) -> str:
         dtype: of the tensors.
         values: features of a value.
     """
-    reason = available.missing(torch.device(device), DTYPES, dtype)
-    if reason and device == "cpu" and not interpreted():
-        return f"{reason}; on a CPU they run in Triton's interpreter, with TRITON_INTERPRET=1 in the environment"
-    if not reason and values > MOST_VALUES:
-        return f"Triton kernels take values of up to {MOST_VALUES} features, found {values}"
-    return reason
+    reason = unsupported(torch.device(device))
+    if reason:
+        return reason
+    if dtype not in DTYPES:
+        return f"there are no Triton kernels for {dtype}"
+    return f"Triton kernels take values of up to {MOST_VALUES} features, found {values}" if values > MOST_VALUES else ""
 
 
 def lacking(options: Sequence[str]) -> str:
