@@ -19,7 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from mlbtc.attention.triton.available import interpreted
+from mlbtc.attention.triton.launching import interpreted
 from mlbtc.attention.triton.choices import candidates
 from mlbtc.attention.triton.decode_plan import decode_source, plan_decode
 from mlbtc.attention.triton.source import KERNELS, kernel_source
