@@ -162,7 +162,7 @@ def test_tiles_change_nothing(name: str) -> None:
         for factor in (level.factor, level.factor.transposed())
     )
     forced = replace(kernels, levels=(LevelKernels(level.factor, forward, backward),))
-    x, bias = torch.randn(35, 189), torch.randn(190)
+    x, bias = torch.randn(17, 189), torch.randn(190)
     check(emitted(forced).multiply, matrix, x, [factor.float() for factor in factors], bias)
 
 
@@ -189,7 +189,7 @@ def test_tiles_of_nested_low_rank(tiles: SideTiles) -> None:
         for plans in (kernels.nested.forward, kernels.nested.backward)
     ]
     kernels = replace(kernels, nested=NestedKernels(kernels.nested.matrix, *forced))
-    x, bias = torch.randn(21, 252), torch.randn(228)
+    x, bias = torch.randn(17, 252), torch.randn(228)
     check(emitted(kernels).multiply, matrix, x, [factor.float() for factor in factors], bias)
 
 
