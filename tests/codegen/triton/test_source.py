@@ -117,7 +117,7 @@ def test_on_a_cpu_without_the_interpreter_triton_is_refused_and_auto_never_takes
     with pytest.raises(BackendError) as raised:
         mlbtc.compile(SPECS["btt"], target="triton")
     assert str(raised.value) == (
-        "target 'triton' is not available: kernels run on a GPU; on a CPU in Triton's interpreter, with "
+        "target 'triton' is not available: Triton kernels run on GPUs; on a CPU in Triton's interpreter, with "
         "TRITON_INTERPRET=1 before triton is imported; target='torch' runs on every device"
     )
     assert "target triton" not in mlbtc.compile(SPECS["btt"]).explain()
