@@ -17,8 +17,9 @@ from mlbtc.codegen.program import Parameter
 from mlbtc.codegen.reference import reference
 from mlbtc.codegen.structured import NativeMatrix
 from mlbtc.codegen.targets import TARGETS, check_target
+from mlbtc.codegen.triton.matrix import plan_kernels
 from mlbtc.codegen.triton.module import TritonMatrix
-from mlbtc.codegen.triton.source import emit_kernels, module_context, plan_kernels
+from mlbtc.codegen.triton.source import emit_kernels, module_context
 from mlbtc.codegen.tuning import Layout
 from mlbtc.errors import CodegenError, PlanError
 from mlbtc.graph import build_graph, check

@@ -14,8 +14,8 @@ from mlbtc.codegen.nested import is_nested
 from mlbtc.codegen.operator import register
 from mlbtc.codegen.structured import KernelMatrix, MultipliedOut, NativeMatrix, StructuredMatrix, native_class
 from mlbtc.codegen.targets import TARGETS, check_target, choose_target
+from mlbtc.codegen.triton.matrix import plan_kernels
 from mlbtc.codegen.triton.module import TritonMatrix, kernel_attributes
-from mlbtc.codegen.triton.source import plan_kernels
 from mlbtc.codegen.tuning import Candidate, recall
 from mlbtc.spec.language import MLBTC
 

@@ -8,7 +8,7 @@ import torch
 
 from mlbtc.codegen import native
 from mlbtc.codegen.kernel import REAL
-from mlbtc.codegen.triton.source import plan_kernels
+from mlbtc.codegen.triton.matrix import plan_kernels
 from mlbtc.codegen.triton.support import DTYPES, unsupported
 from mlbtc.errors import BackendError
 from mlbtc.spec.language import MLBTC

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mlbtc.codegen.triton.tiles import TilePlan
@@ -56,6 +56,51 @@ class KernelContext:
     columns: str
     inside: str
     tokens_inside: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How a kernel runs for elements of a size.
+
+    Attributes:
+        element_bytes: of an element.
+        kernel: the name of the function.
+        programs: for a tile of tokens.
+        tiles: letter to size.
+        warps: per program.
+        stages: of software pipelining.
+    """
+
+    element_bytes: int
+    kernel: str
+    programs: int
+    tiles: Mapping[str, int]
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A dictionary of the emitted file: its name and its lines."""
+
+    name: str
+    lines: tuple[str, ...]
+
+
+def table(name: str, entries: Iterable[Entry]) -> Table:
+    """Return the dictionary from the bytes of an element to how a kernel runs."""
+    lines: list[str] = []
+    for entry in entries:
+        tiles = ", ".join(f'"TILE_{letter.upper()}": {size}' for letter, size in entry.tiles.items())
+        lines += [
+            f"{entry.element_bytes}: (",
+            f"    {entry.kernel},",
+            f"    {entry.programs},",
+            f"    {{{tiles}}},",
+            f'    {{"num_warps": {entry.warps}, "num_stages": {entry.stages}, "enable_fp_fusion": True}},',
+            "),",
+        ]
+    return Table(name.upper(), tuple(lines))
 
 
 def kernel_context(name: str, plan: TilePlan) -> KernelContext:

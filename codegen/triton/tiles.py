@@ -185,26 +185,26 @@ def _preference(plan: TilePlan) -> tuple[float, int, int]:
 
 def _candidates(factor: TwoFactor, most: Mapping[str, int]) -> Iterator[Tiles]:
     size = factor.sizes
-    ranks = _power(size["s"])
+    ranks = power(size["s"])
     wide = max(1, LEAST // ranks)
     if factor.flat:
         ranks, wide = max(ranks, LEAST), 1
     # A product of several blocks needs b s and c s of LEAST at least: more blocks than there are are masked.
-    for c in _powers(wide, max(wide, min(most["c"], _power(size["c"])))):
-        for b in _powers(wide, max(wide, min(most["b"], _power(size["b"])))):
-            for d in _powers(LEAST, max(LEAST, min(most["d"], _power(size["d"])))):
-                for a in _powers(LEAST, max(LEAST, min(most["a"], _power(size["a"])))):
-                    for t in _powers(LEAST, most["t"]):
+    for c in powers(wide, max(wide, min(most["c"], power(size["c"])))):
+        for b in powers(wide, max(wide, min(most["b"], power(size["b"])))):
+            for d in powers(LEAST, max(LEAST, min(most["d"], power(size["d"])))):
+                for a in powers(LEAST, max(LEAST, min(most["a"], power(size["a"])))):
+                    for t in powers(LEAST, most["t"]):
                         yield from (Tiles(t, c, b, ranks, d, a, *run) for run in _RUNS)
 
 
-def _power(size: int) -> int:
+def power(size: int) -> int:
     """Return the least power of two that is no smaller."""
-    power: int = 1 << (size - 1).bit_length()
-    return power
+    return int(2 ** (size - 1).bit_length())
 
 
-def _powers(first: int, last: int) -> Iterator[int]:
+def powers(first: int, last: int) -> Iterator[int]:
+    """Yield `first`, twice of it and so on up to `last`."""
     while first <= last:
         yield first
         first *= 2

@@ -16,7 +16,9 @@ from torch import Tensor
 import mlbtc
 from mlbtc import MLBTC, families
 from mlbtc.codegen.loading import load_source
-from mlbtc.codegen.triton.source import LevelKernels, MatrixKernels, emit_kernels, plan_kernels
+from mlbtc.codegen.triton.matrix import LevelKernels, MatrixKernels, NestedKernels, plan_kernels
+from mlbtc.codegen.triton.nested import SideTiles
+from mlbtc.codegen.triton.source import emit_kernels
 from mlbtc.codegen.triton.support import interpreting
 from mlbtc.codegen.triton.tiles import TilePlan, Tiles
 from tests.codegen.triton.guarded import guarded, guarded_memory
@@ -37,6 +39,8 @@ NAMED = {
     "ones": families.btt((1, 1), rank=1, factors=(1, 1, 1, 1)),
     "two levels": families.kronecker((4, 2), (3, 5)) + 0.5 * families.low_rank((12, 10), 2),
     "mlr": families.mlr((24, 24), [3, 2, 1], [1, 2, 4]),
+    "scaled mlr": families.block_low_rank((30, 42), 3, 4) + 0.5 * families.block_low_rank((30, 42), 6, 1),
+    "no nest": families.block_low_rank((12, 18), 2, 2) + families.block_low_rank((12, 18), 3, 1),
 }
 
 
@@ -158,7 +162,7 @@ def test_tiles_change_nothing(name: str) -> None:
         for factor in (level.factor, level.factor.transposed())
     )
     forced = replace(kernels, levels=(LevelKernels(level.factor, forward, backward),))
-    x, bias = torch.randn(35, 189), torch.randn(190)
+    x, bias = torch.randn(17, 189), torch.randn(190)
     check(emitted(forced).multiply, matrix, x, [factor.float() for factor in factors], bias)
 
 
@@ -171,6 +175,31 @@ def test_tiles_of_low_rank(tile: Tiles) -> None:
     plans = [tuple(TilePlan(f, tile, size) for size in (2, 4)) for f in (level.factor, level.factor.transposed())]
     forced = replace(kernels, levels=(LevelKernels(level.factor, *plans),))
     check(emitted(forced).multiply, matrix, torch.randn(21, 53), [f.float() for f in factors], None)
+
+
+@pytest.mark.parametrize("tiles", [SideTiles(16, 16, 4, 1), SideTiles(32, 64, 8, 2)], ids=str)
+def test_tiles_of_nested_low_rank(tiles: SideTiles) -> None:
+    """Blocks of 19 and 21 at the finest, which tiles of 16 cut, and levels that meet at other borders."""
+    spec = families.block_low_rank((228, 252), 2, 3) + families.mlr((228, 252), [2, 17], [4, 12])
+    matrix, factors = of_spec(spec)
+    kernels = plan_kernels(spec)
+    assert kernels.nested is not None
+    forced = [
+        tuple(replace(plan, features=tiles, outputs=tiles) for plan in plans)
+        for plans in (kernels.nested.forward, kernels.nested.backward)
+    ]
+    kernels = replace(kernels, nested=NestedKernels(kernels.nested.matrix, *forced))
+    x, bias = torch.randn(17, 252), torch.randn(228)
+    check(emitted(kernels).multiply, matrix, x, [factor.float() for factor in factors], bias)
+
+
+@pytest.mark.parametrize("name", ["mlr", "scaled mlr"])
+def test_nested_low_rank_is_what_its_levels_are_one_by_one(name: str) -> None:
+    kernels = plan_kernels(NAMED[name])
+    assert kernels.nested is not None
+    matrix, factors = of_spec(NAMED[name])
+    x = torch.randn(5, int(NAMED[name].shape[1]))
+    check(emitted(replace(kernels, nested=None)).multiply, matrix, x, [factor.float() for factor in factors], None)
 
 
 # The module -----------------------------------------------------------------------------------------------------------

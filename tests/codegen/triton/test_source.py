@@ -51,10 +51,19 @@ def test_text_is_deterministic_and_formatted(spec: MLBTC, tmp_path: Path) -> Non
 
 
 def test_one_level_is_one_launch_and_levels_are_summed_in_float32() -> None:
-    assert "return _run(LEVEL0_FORWARD, x, factors[1], factors[0], 35, bias=bias)" in generate_kernels(SPECS["btt"])
+    assert "return _run(LEVEL0_FORWARD, x, [factors[1], factors[0]], 35, **_added(bias))" in generate_kernels(
+        SPECS["btt"]
+    )
     text = generate_kernels(SPECS["sum"])
-    assert "y = _run(LEVEL0_FORWARD, x, factors[1], factors[0], 12, dtype=torch.float32)" in text
-    assert "return _run(LEVEL1_FORWARD, x, factors[3], factors[2], 12, bias=bias, earlier=y)" in text
+    assert "y = _run(LEVEL0_FORWARD, x, [factors[1], factors[0]], 12, torch.float32, **_added(None))" in text
+    assert "return _run(LEVEL1_FORWARD, x, [factors[3], factors[2]], 12, **_added(bias, y))" in text
+
+
+def test_nested_low_rank_is_two_launches() -> None:
+    text = generate_kernels(SPECS["mlr"])
+    assert "z = _run(NESTED_FORWARD_FEATURES, x, [factors[place] for place in [1, 3, 5]], 11)" in text
+    assert "return _run(NESTED_FORWARD_OUTPUTS, z, [factors[place] for place in [0, 2, 4]], 24, **_added(bias))" in text
+    assert text.count("@triton.jit") == 4
 
 
 @needs_triton
