@@ -57,6 +57,7 @@ class MatrixContext:
         result: the variable that holds the result.
         rule: what the initial values are, as a sentence.
         stds: for each factor its name and the standard deviation of its initial values, as text.
+        fused_bias: whether the product adds the bias.
     """
 
     summary: str
@@ -72,6 +73,7 @@ class MatrixContext:
     result: str
     rule: str
     stds: tuple[tuple[str, str], ...]
+    fused_bias: bool = False
 
 
 def emit_matrix(
@@ -97,10 +99,28 @@ def emit_matrix(
     Raises:
         CodegenError: the class name is no identifier.
     """
+    context = matrix_context(program, summary, header, comments, class_name, init, drawn)
+    return render("matrix_torch.py.jinja", context=context)
+
+
+def matrix_context(
+    program: Program,
+    summary: str,
+    header: tuple[str, ...],
+    comments: tuple[str, ...],
+    class_name: str,
+    init: str = "dense",
+    drawn: Program | None = None,
+) -> MatrixContext:
+    """Return what the template shows; the arguments are those of `emit_matrix`.
+
+    Raises:
+        CodegenError: the class name is no identifier.
+    """
     parts = [*zip(comments, program.levels, strict=True)]
     parts += [("the rows of the levels together", program.assembly)] if program.assembly else []
     levels = tuple((comment_lines(comment), code_lines(level)) for comment, level in parts)
-    context = MatrixContext(
+    return MatrixContext(
         summary=textwrap.fill(summary, LINE - 3),
         header=header,
         class_name=check_class_name(class_name),
@@ -115,7 +135,6 @@ def emit_matrix(
         rule=INITS[init],
         stds=tuple(std_texts(drawn or program, init).items()),
     )
-    return render("matrix_torch.py.jinja", context=context)
 
 
 def check_class_name(name: str) -> str:

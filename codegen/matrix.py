@@ -17,6 +17,9 @@ from mlbtc.codegen.program import Parameter
 from mlbtc.codegen.reference import reference
 from mlbtc.codegen.structured import NativeMatrix
 from mlbtc.codegen.targets import TARGETS, check_target
+from mlbtc.codegen.triton.matrix import plan_kernels
+from mlbtc.codegen.triton.module import TritonMatrix
+from mlbtc.codegen.triton.source import emit_kernels, module_context
 from mlbtc.codegen.tuning import Layout
 from mlbtc.errors import CodegenError, PlanError
 from mlbtc.graph import build_graph, check
@@ -36,12 +39,13 @@ def generate_matrix(
     init: str = "dense",
     layout: Layout = "levels",
 ) -> str:
-    """Return the source of a matrix spec: a torch module that imports torch only, or a C++ kernel.
+    """Return the source of a matrix spec: a torch module that imports torch only, one with Triton kernels, or C++.
 
     Args:
         spec: a spec whose symbols are bound or have defaults.
         class_name: the name of the class; None makes one of the spec's name.
-        target: "torch", which is also what "auto" gives since it runs everywhere, or "cpp".
+        target: "torch", which is also what "auto" gives since it runs everywhere, "cpp", or "triton", a module that
+            imports torch and triton only.
         tokens: the number of tokens per call for which the order of contractions is best, which may multiply factors
             with each other first; None for an order whose cost is that of one token, times T.
         init: the rule for initial values, one of `mlbtc.codegen.initial.INITS`; it draws the same for any tokens.
@@ -52,7 +56,7 @@ def generate_matrix(
         CodegenError: there is no such rule, the class name is no identifier, or the layout is not one of the spec.
         PlanError: a symbol has no value.
         GraphError: the spec is not a matrix.
-        BackendError: the target is not available.
+        BackendError: the target is not available, or a level has no Triton kernel.
         CodegenError: a factor has a name that the module needs itself.
     """
     check_target(target, TARGETS)
@@ -63,6 +67,8 @@ def generate_matrix(
     _check_factor_names(bound)
     if target == "cpp":
         return build_kernel(bound).source()
+    if target == "triton":
+        return _generate_triton(bound, class_name, init)
     contraction = check(build_graph(bound))
     plan = build_plan(contraction, for_tokens=tokens)
     program = lower(bound, plan)
@@ -72,15 +78,49 @@ def generate_matrix(
     comments = tuple(str(level) for level in bound.levels)
     if _takes_nested(bound, layout, program == drawn):
         program, comments = lower_nested(bound, program), (NESTED_COMMENT,)
-    summary = (
-        f"{bound.name}: a {bound.shape[0]} x {bound.shape[1]} structured matrix, emitted by mlbtc. Needs torch only."
-    )
+    summary = f"{_summary(bound)} Needs torch only."
     header = _header(bound, plan, report)
     return with_free_name(
         class_name,
         class_name_of(bound.name),
         lambda name: emit_matrix(program, summary, header, comments, name, init, drawn),
     )
+
+
+def _generate_triton(spec: MLBTC, class_name: str | None, init: str) -> str:
+    """Return one file with the kernels and the module."""
+    require_numbers(spec)
+    plan = build_plan(check(build_graph(spec)))
+    report = analyze(spec)
+    assert isinstance(report, Report)
+    kernels = plan_kernels(spec)
+    summary = f"{_summary(spec)} Needs torch and triton only."
+    program, header = lower(spec, plan), (*_header(spec, plan, report), "", *kernels.header)
+
+    def emit(name: str) -> str:
+        return emit_kernels(kernels, summary, header, module_context(program, kernels, name, init))
+
+    return with_free_name(class_name, class_name_of(spec.name), emit)
+
+
+def generate_kernels(spec: MLBTC) -> str:
+    """Return the source of the Triton kernels of a matrix and of the operator around them, without a module.
+
+    Args:
+        spec: without open symbols.
+
+    Raises:
+        PlanError: a symbol has no value.
+        GraphError: the spec is not a matrix.
+        BackendError: a level has no kernel; the message says which, why, and what works.
+    """
+    require_numbers(spec)
+    kernels = plan_kernels(spec)
+    return emit_kernels(kernels, f"{_summary(spec)} Needs torch and triton only.", kernels.header)
+
+
+def _summary(spec: MLBTC) -> str:
+    return f"{spec.name}: a {spec.shape[0]} x {spec.shape[1]} structured matrix, emitted by mlbtc."
 
 
 def matrix_factors(spec: MLBTC) -> tuple[Parameter, ...]:
@@ -103,8 +143,9 @@ def _takes_nested(spec: MLBTC, layout: Layout, one_by_one: bool) -> bool:
 
 def _check_factor_names(spec: MLBTC) -> None:
     """Refuse names of factors that a module has other attributes for."""
-    declared = {name for base in NativeMatrix.__mro__ for name in getattr(base, "__annotations__", ())}
-    taken = {*dir(NativeMatrix), *declared, *_EMITTED}
+    bases = (*NativeMatrix.__mro__, *TritonMatrix.__mro__)
+    declared = {name for base in bases for name in getattr(base, "__annotations__", ())}
+    taken = {*dir(NativeMatrix), *dir(TritonMatrix), *declared, *_EMITTED}
     for number, level in enumerate(spec.levels):
         for name in level.names:
             if name is not None and (name in taken or _GENERATED.fullmatch(name)):
@@ -131,8 +172,7 @@ def build_kernel(spec: MLBTC, groups: int | None = None) -> Kernel:
     plan = build_plan(check(build_graph(spec)))
     report = analyze(spec)
     assert isinstance(report, Report)
-    summary = f"{spec.name}: a {spec.shape[0]} x {spec.shape[1]} structured matrix, emitted by mlbtc."
-    header = (summary, _header(spec, plan, report))
+    header = (_summary(spec), _header(spec, plan, report))
     return Kernel(class_name_of(spec.name), build_matrix(spec, plan), header, reference(spec), groups)
 
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mlbtc.codegen.loading import load_class
-from mlbtc.codegen.matrix import build_kernel, generate_matrix
+from mlbtc.codegen.loading import load_class, load_source
+from mlbtc.codegen.matrix import build_kernel, generate_kernels, generate_matrix
 from mlbtc.codegen.nested import is_nested
 from mlbtc.codegen.operator import register
-from mlbtc.codegen.structured import MultipliedOut, NativeMatrix, StructuredMatrix, native_class
+from mlbtc.codegen.structured import KernelMatrix, MultipliedOut, NativeMatrix, StructuredMatrix, native_class
 from mlbtc.codegen.targets import TARGETS, check_target, choose_target
+from mlbtc.codegen.triton.matrix import plan_kernels
+from mlbtc.codegen.triton.module import TritonMatrix, kernel_attributes
 from mlbtc.codegen.tuning import Candidate, recall
 from mlbtc.spec.language import MLBTC
 
@@ -107,7 +109,8 @@ def compile_matrix(
     Its torch program is emitted, stored in the cache and loaded from there; `module.source` shows it, `module.spec` is
     the spec with its symbols bound and `module.explain()` says which target runs and why. With the cpp target the
     module runs a C++ kernel, `module.cpp_source`, which is built at the first call; where a kernel cannot run (another
-    device or dtype, a transform of torch.func) it runs its torch program. Parameters are the same for every target.
+    device or dtype, a transform of torch.func) it runs its torch program. With the triton target it runs the kernels of
+    `module.triton_source` in the same manner. Parameters are the same for every target.
 
     Args:
         spec: a spec whose symbols are bound or have defaults.
@@ -116,12 +119,13 @@ def compile_matrix(
         dtype: of the parameters.
         tokens: as for `generate_matrix`; for the torch program, whose layout it decides too: without a number, and from
             `SIDE_BY_SIDE_TOKENS` on, the factors of nested low rank stand side by side.
-        target: "torch", "cpp", or "auto" for cpp where the parameters are on the CPU and a C++ compiler is found.
+        target: "torch", "cpp", "triton", or "auto": cpp where the parameters are on the CPU and a C++ compiler is
+            found, triton where they are on a GPU and every level has a kernel, else torch.
         init: the rule for initial values, one of `mlbtc.codegen.initial.INITS`.
 
     Raises:
         PlanError, GraphError, CodegenError: as for `generate_matrix`.
-        BackendError: the target is not available, or it is cpp and there is no compiler.
+        BackendError: the target is not available, it is cpp and there is no compiler, or triton and there is no kernel.
     """
     choice = choose(spec, device, dtype, tokens, target, init)
     made: Any = recipe_class(choice.recipe)(bias=bias, device=choice.device, dtype=choice.dtype)
@@ -150,9 +154,15 @@ def recipe_class(recipe: Recipe) -> type[Any]:
         if candidate.target == "cpp":
             kernel = build_kernel(recipe.spec, candidate.groups)
             digest = hashlib.sha256(repr((kernel.matrix, kernel.groups)).encode()).hexdigest()[:24]
-            attributes |= {"kernel": register(digest, kernel), "key": digest, "optional": recipe.optional}
-            attributes["factor_names"] = tuple(name for name, _ in emitted(device="meta").named_parameters())
+            attributes |= {"kernel": register(digest, kernel), "key": digest}
             base = NativeMatrix
+        elif candidate.target == "triton":
+            text = generate_kernels(recipe.spec)
+            attributes |= kernel_attributes(plan_kernels(recipe.spec), text, load_source(text))
+            base = TritonMatrix
+        if issubclass(base, KernelMatrix):
+            attributes["optional"] = recipe.optional
+            attributes["factor_names"] = tuple(name for name, _ in emitted(device="meta").named_parameters())
         _CLASSES[key] = native_class(emitted, base, attributes)
     return _CLASSES[key]
 

@@ -37,7 +37,7 @@ class StructuredMatrix(nn.Module):
 
     @property
     def target(self) -> str:
-        """The target that the module was compiled for, "torch" or "cpp"."""
+        """The target that the module was compiled for, "torch", "cpp" or "triton"."""
         return self.candidate.target
 
     @property
@@ -64,41 +64,27 @@ class MultipliedOut(StructuredMatrix):
         return nn.functional.linear(x, weight, None if self.bias is None else self.bias.to(weight.dtype))
 
 
-class NativeMatrix(StructuredMatrix):
-    """A module that runs a C++ kernel where it can, and else the torch program that it inherits.
+class KernelMatrix(StructuredMatrix):
+    """A module that runs kernels where it can, and else the torch program that it inherits.
 
     Attributes:
-        kernel: the kernel.
-        key: its name in traced graphs.
         factor_names: the parameters that it reads, in the order of the spec.
         optional: whether the torch program also stands in for a kernel that cannot be built.
     """
 
-    kernel: Kernel
-    key: str
     factor_names: tuple[str, ...]
     optional: bool
     in_features: int
     out_features: int
     _broken: str | None = None
 
-    @property
-    def cpp_source(self) -> str:
-        """The C++ source of the kernel for the parameters' dtype."""
-        dtype = next(self.parameters()).dtype
-        return self.kernel.source(dtype if dtype in REAL else torch.float32)
+    def _refusal(self, x: Tensor, weight: Tensor) -> str | None:
+        """Return why kernels cannot run for an input and parameters like these, or None."""
+        raise NotImplementedError
 
-    def explain(self) -> str:
-        """Return which target runs for plain tensors of the parameters' device and dtype, and why."""
-        weight = next(self.parameters())
-        refusal = self._broken or _refusal(weight, weight)
-        if refusal:
-            return f"target torch, not cpp: {refusal}"
-        return (
-            f"target {self.candidate}: {self.reason}; {str(weight.dtype).removeprefix('torch.')} on "
-            f"{torch.get_num_threads()} thread(s), {self.kernel.macs:,} MACs per token. Other devices and dtypes, and "
-            "the transforms of torch.func, run the torch program (module.source)"
-        )
+    def _multiply(self, rows: Tensor, factors: list[Tensor], bias: Tensor | None) -> Tensor:
+        """Return the product of `(tokens, in)`."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply the last axis of x by the matrix: (..., in) to (..., out)."""
@@ -107,13 +93,14 @@ class NativeMatrix(StructuredMatrix):
         # A parametrization takes a factor away and leaves a property, which the torch program reads.
         if len(factors) < len(self.factor_names) or "bias" not in parameters:
             return self._torch_forward(x)
-        if self._broken is not None or _refusal(x, factors[0]) is not None or x.shape[-1] != self.in_features:
+        if self._broken is not None or self._refusal(x, factors[0]) is not None or x.shape[-1] != self.in_features:
             return self._torch_forward(x)
-        if torch.is_autocast_enabled("cpu"):
-            x = x.to(torch.get_autocast_dtype("cpu"))
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):
+            x = x.to(torch.get_autocast_dtype(kind))
         rows = x if x.dim() == 2 else x.reshape(-1, self.in_features)
         try:
-            y = structured_linear(rows, factors, parameters["bias"], self.key)
+            y = self._multiply(rows, factors, parameters["bias"])
         except MlbtcError as error:
             if not self.optional:
                 raise
@@ -125,15 +112,63 @@ class NativeMatrix(StructuredMatrix):
         return super().forward(x)  # type: ignore[no-any-return]
 
 
-def _refusal(x: Tensor, weight: Tensor) -> str | None:
-    """Return why a kernel cannot run for an input and parameters like these, or None."""
-    if not (weight.is_cpu and x.is_cpu):
-        return f"kernels run on the CPU, the module is on {weight.device}"
-    if weight.dtype not in REAL:
-        return f"kernels compute in {', '.join(str(d).removeprefix('torch.') for d in REAL)}, not {weight.dtype}"
-    if torch.is_autocast_enabled("cpu"):
-        if torch.get_autocast_dtype("cpu") not in AUTOCAST or weight.dtype == torch.float64:
-            return f"autocast to {torch.get_autocast_dtype('cpu')}"
+class NativeMatrix(KernelMatrix):
+    """A module that runs a C++ kernel.
+
+    Attributes:
+        kernel: the kernel.
+        key: its name in traced graphs.
+    """
+
+    kernel: Kernel
+    key: str
+
+    @property
+    def cpp_source(self) -> str:
+        """The C++ source of the kernel for the parameters' dtype."""
+        dtype = next(self.parameters()).dtype
+        return self.kernel.source(dtype if dtype in REAL else torch.float32)
+
+    def explain(self) -> str:
+        """Return which target runs for plain tensors of the parameters' device and dtype, and why."""
+        weight = next(self.parameters())
+        reason = self._broken or self._refusal(weight, weight)
+        if reason:
+            return f"target torch, not cpp: {reason}"
+        return (
+            f"target {self.candidate}: {self.reason}; {str(weight.dtype).removeprefix('torch.')} on "
+            f"{torch.get_num_threads()} thread(s), {self.kernel.macs:,} MACs per token. Other devices and dtypes, and "
+            "the transforms of torch.func, run the torch program (module.source)"
+        )
+
+    def _refusal(self, x: Tensor, weight: Tensor) -> str | None:
+        if not (weight.is_cpu and x.is_cpu):
+            return f"kernels run on the CPU, the module is on {weight.device}"
+        return refusal(x, weight, tuple(REAL), AUTOCAST)
+
+    def _multiply(self, rows: Tensor, factors: list[Tensor], bias: Tensor | None) -> Tensor:
+        return structured_linear(rows, factors, bias, self.key)
+
+
+def refusal(
+    x: Tensor, weight: Tensor, dtypes: tuple[torch.dtype, ...], autocast: tuple[torch.dtype, ...]
+) -> str | None:
+    """Return why a kernel cannot read an input and parameters on a device that it runs on, or None.
+
+    Args:
+        x: the input.
+        weight: a parameter.
+        dtypes: those that kernels store.
+        autocast: those that autocast may ask for.
+    """
+    if x.device != weight.device:
+        return f"the input is on {x.device}, the factors are on {weight.device}"
+    if weight.dtype not in dtypes:
+        return f"kernels compute in {', '.join(str(d).removeprefix('torch.') for d in dtypes)}, not {weight.dtype}"
+    kind = weight.device.type
+    if torch.is_autocast_enabled(kind):
+        if torch.get_autocast_dtype(kind) not in autocast or weight.dtype == torch.float64:
+            return f"autocast to {torch.get_autocast_dtype(kind)}"
     elif x.dtype != weight.dtype:
         return f"the input is {x.dtype}, the factors are {weight.dtype}"
     if torch.compiler.is_compiling():

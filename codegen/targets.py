@@ -8,11 +8,13 @@ import torch
 
 from mlbtc.codegen import native
 from mlbtc.codegen.kernel import REAL
+from mlbtc.codegen.triton.matrix import plan_kernels
+from mlbtc.codegen.triton.support import DTYPES, unsupported
 from mlbtc.errors import BackendError
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.level import Level
 
-TARGETS = ("torch", "cpp")
+TARGETS = ("torch", "cpp", "triton")
 """Targets of a matrix."""
 
 
@@ -30,20 +32,25 @@ def choose_target(target: str, device: torch.device, dtype: torch.dtype, spec: M
     """Return the target that `compile_matrix` compiles for, and why.
 
     Args:
-        target: "torch", "cpp", or "auto" for the fastest one that can run.
+        target: "torch", "cpp", "triton", or "auto" for the fastest one that can run.
         device: where the parameters are.
         dtype: of the parameters.
         spec: what is compiled; None for a spec that kernels are made for.
 
     Raises:
-        BackendError: cpp was asked for and there is no compiler.
+        BackendError: cpp was asked for and there is no compiler, or triton and its kernels cannot run.
     """
     if target == "torch":
         return target, "asked for"
+    if target == "triton":
+        return target, _require_triton(device, dtype, spec)
     if target == "cpp":
         return target, f"asked for, built with {shlex.join(native.require_compiler())}"
-    if device.type != "cpu":
-        return "torch", f"kernels run on the CPU, the parameters are on {device}"
+    if device.type not in ("cpu", "cuda"):
+        return "torch", f"kernels run on the CPU and on GPUs of NVIDIA and AMD, the parameters are on {device}"
+    if device.type == "cuda":
+        reason = _without_triton(device, dtype, spec)
+        return ("triton", f"{device} and kernels for every level") if reason is None else ("torch", reason)
     if dtype not in REAL:
         return "torch", f"there are no kernels for {dtype}"
     if spec is not None and _plain(spec):
@@ -62,3 +69,35 @@ def _plain(spec: MLBTC) -> bool:
         and level.rows is level.columns is None
         for level in spec.levels
     )
+
+
+def _without_triton(device: torch.device, dtype: torch.dtype, spec: MLBTC | None) -> str | None:
+    """Return why there are no Triton kernels, or None."""
+    if dtype not in DTYPES:
+        return f"there are no Triton kernels for {dtype}"
+    reason = unsupported(device)
+    if reason is not None or spec is None:
+        return reason
+    try:
+        plan_kernels(spec)
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+def _require_triton(device: torch.device, dtype: torch.dtype, spec: MLBTC | None) -> str:
+    """Return why Triton kernels run.
+
+    Raises:
+        BackendError: they cannot; the message names what would work.
+    """
+    if dtype not in DTYPES:
+        known = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
+        raise BackendError(f"target 'triton' is for {known}, found {dtype}; target='torch' takes every dtype")
+    # Parameters on meta get their device later, and a module says itself what runs there.
+    reason = None if device.type == "meta" else unsupported(device)
+    if reason is not None:
+        raise BackendError(f"target 'triton' is not available: {reason}; target='torch' runs on every device")
+    if spec is not None:
+        plan_kernels(spec)
+    return "asked for"

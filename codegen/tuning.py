@@ -32,7 +32,7 @@ class Candidate:
     """One way to run a matrix.
 
     Attributes:
-        target: "torch" or "cpp".
+        target: "torch", "cpp" or "triton".
         tokens: the number of tokens for which the torch program is planned; None for an order that is best for one.
         dense: whether the torch program multiplies all factors first and then by one dense matrix.
         groups: groups of tokens in a chunk of the C++ kernel, at most; None for what the emitter takes.
@@ -48,6 +48,8 @@ class Candidate:
     def __str__(self) -> str:
         if self.target == "cpp":
             return "cpp" if self.groups is None else f"cpp, {self.groups} group(s) of tokens in a chunk"
+        if self.target == "triton":
+            return "triton"
         if self.dense:
             return "torch, multiplied out to a dense matrix in every call"
         if self.layout == "nested":

@@ -25,8 +25,10 @@ from mlbtc.spec import (
 if TYPE_CHECKING:
     from mlbtc.analysis import analyze
     from mlbtc.compiler import compile, generate
+    from mlbtc.conversion import convert, densify, plan_model
     from mlbtc.fitting import fit
     from mlbtc.linear import StructuredLinear
+    from mlbtc.selection import search
     from mlbtc.tuner import autotune
 
 __version__ = "0.1.0"
@@ -36,10 +38,25 @@ _LAZY = {
     "analyze": "mlbtc.analysis",
     "autotune": "mlbtc.tuner",
     "compile": "mlbtc.compiler",
+    "convert": "mlbtc.conversion",
+    "densify": "mlbtc.conversion",
     "fit": "mlbtc.fitting",
     "generate": "mlbtc.compiler",
+    "plan_model": "mlbtc.conversion",
+    "search": "mlbtc.selection",
 }
-_LAZY_MODULES = ("analysis", "attention", "codegen", "errors", "fitting", "mup", "training", "benchmarks")
+_LAZY_MODULES = (
+    "analysis",
+    "attention",
+    "codegen",
+    "conversion",
+    "errors",
+    "fitting",
+    "selection",
+    "mup",
+    "training",
+    "benchmarks",
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -63,6 +80,8 @@ __all__ = [
     "autotune",
     "block_diag",
     "compile",
+    "convert",
+    "densify",
     "families",
     "fit",
     "generate",
@@ -70,6 +89,8 @@ __all__ = [
     "kron",
     "load",
     "loads",
+    "plan_model",
+    "search",
     "simplify",
     "symbol",
     "vstack",

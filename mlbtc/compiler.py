@@ -40,8 +40,11 @@ def compile(
             - "torch": the emitted PyTorch program, on any device;
             - "cpp": an emitted C++ kernel, built with the user's compiler at the first call and kept in the cache; for
               float32, bfloat16 and float64 on the CPU, elsewhere the module runs its torch program;
+            - "triton": emitted kernels for GPUs, for float32, bfloat16 and float16, of a matrix whose levels have two
+              factors each; on a CPU in Triton's interpreter, with TRITON_INTERPRET=1 before triton is imported;
             - "auto": cpp where the parameters are made on the CPU in one of these dtypes and there is a C++ compiler
-              ($CXX, else g++, c++ or clang++), else torch, also where the kernel cannot be built.
+              ($CXX, else g++, c++ or clang++), triton where they are made on a GPU and every level has a kernel, else
+              torch, also where the kernel cannot be built.
             An attention layer takes "torch" or "auto", which are the same: it chooses its kernels call by call.
             `module.explain()` says what runs and why; docs/targets.md has all of it.
         init: for a matrix, how factors are drawn
@@ -57,7 +60,7 @@ def compile(
         PlanError: a symbol has no value.
         GraphError: the spec is not a matrix.
         CodegenError: there is no such rule for initial values.
-        BackendError: the target is not available, or it is cpp and there is no compiler.
+        BackendError: the target is not available, it is cpp and there is no compiler, or triton and there is no kernel.
     """
     if isinstance(spec, AttentionSpec):
         _check_attention_init(init)
@@ -77,9 +80,9 @@ def generate(
     Args:
         spec: a matrix or attention spec.
         class_name: the name of the class; None makes one of the spec's name.
-        target: "torch", Python that imports torch only; for a matrix also "cpp", the C++ kernel in float32, tuned for
-            the vector width of this machine. "auto" is torch even where `compile` takes cpp, since a file is for other
-            machines too.
+        target: "torch", Python that imports torch only; for a matrix also "triton", kernels and module in one file that
+            imports torch and triton, and "cpp", the C++ kernel in float32, tuned for the vector width of this machine.
+            "auto" is torch even where `compile` takes kernels, since a file is for other machines too.
         init: as for `compile`.
 
     Raises:

@@ -35,7 +35,7 @@ class StructuredLinear(nn.Module):
         bias: whether to add a learnable vector.
         device: where parameters are made.
         dtype: of the parameters.
-        target: "torch", "cpp" or "auto", as for `mlbtc.compile`.
+        target: "torch", "cpp", "triton" or "auto", as for `mlbtc.compile`.
         tokens: the number of tokens per call that the torch program is planned for; None for one.
         init: "dense", for outputs with the variance of inputs, "mup" or "spectral", as for `mlbtc.compile`.
         **arguments: of the family, beside its shape.

@@ -72,7 +72,7 @@ def test_other_types_are_refused(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("spec", [BTT, ATTENTION], ids=["matrix", "attention"])
-@pytest.mark.parametrize("target", ["triton", "tpu", ""])
+@pytest.mark.parametrize("target", ["cuda", "tpu", ""])
 def test_targets_that_are_not_available(spec: Any, target: str) -> None:
     for call in (mlbtc.compile, mlbtc.generate):
         with pytest.raises(BackendError, match="available: torch"):

@@ -19,6 +19,8 @@ ARROW = (
     ("attention",),
     ("compiler", "linear"),
     ("fitting",),
+    ("selection",),
+    ("conversion",),
     ("mup",),
     ("benchmarks", "doctor", "training"),
     ("tuner",),

@@ -17,7 +17,7 @@ from torch import Tensor
 from mlbtc.attention.kernels.kept import CachedLevel, CachedValues
 from mlbtc.attention.kernels.native import PANEL_KEYS
 from mlbtc.attention.triton.decode_plan import MOST_SPLITS, DecodePlan, decode_source, plan_decode
-from mlbtc.attention.triton.launch import operand_type
+from mlbtc.attention.triton.launching import operand_type
 from mlbtc.attention.triton.tiling import AttentionProblem
 from mlbtc.codegen.loading import load_source
 

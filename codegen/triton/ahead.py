@@ -49,7 +49,8 @@ class Record:
             spilled; an array that the kernel indexes at run time lives there too.
         shared_bytes: per block of threads, as the launch asks for it.
         shared_limit: the most that the target gives.
-        dots: `(M, N, K)` of each matrix product in the kernel's text, in order, before it is cut into instructions.
+        dots: `(M, N, K)` of each matrix product in the kernel's text, `(batch, M, N, K)` of a batched one, in order,
+            before it is cut into instructions.
     """
 
     target: str
@@ -57,7 +58,7 @@ class Record:
     local_bytes: int
     shared_bytes: int
     shared_limit: int
-    dots: tuple[tuple[int, int, int], ...]
+    dots: tuple[tuple[int, ...], ...]
 
     @property
     def fits(self) -> bool:
@@ -94,10 +95,7 @@ def compile_ahead(
         BackendError: triton is missing, the target is unknown, the kernel is interpreted, an argument has no type or
             value, or the compiler refuses the kernel.
     """
-    if target not in TARGETS:
-        raise BackendError(
-            f"target: {shown(target)} is none that kernels are compiled for; {nearest(str(target), list(TARGETS))}"
-        )
+    check_target(target)
     types = _types(kernel, signature, constexprs)
     compiled = _compile(kernel, types, constexprs, target, num_warps, num_stages, aligned)
     read = _cuda_usage if TARGETS[target].backend == "cuda" else _hip_usage
@@ -110,6 +108,18 @@ def compile_ahead(
         shared_limit=TARGETS[target].shared_limit,
         dots=_dots(compiled.asm["ttir"]),
     )
+
+
+def check_target(target: str) -> None:
+    """Refuse a name that is none of `TARGETS`.
+
+    Raises:
+        BackendError: it is none.
+    """
+    if target not in TARGETS:
+        raise BackendError(
+            f"target: {shown(target)} is none that kernels are compiled for; {nearest(str(target), list(TARGETS))}"
+        )
 
 
 def _types(kernel: Any, signature: Mapping[str, str], constexprs: Mapping[str, Any]) -> dict[str, str]:
@@ -195,7 +205,11 @@ def _number(pattern: str, text: str) -> int:
     return int(found[1])
 
 
-def _dots(ttir: str) -> tuple[tuple[int, int, int], ...]:
-    """Return `(M, N, K)` of the matrix products in Triton's first form of a kernel."""
-    pattern = r"tt\.dot .*tensor<(\d+)x(\d+)x\w+> \* tensor<\d+x(\d+)x\w+>"
-    return tuple((int(m), int(n), int(k)) for m, k, n in re.findall(pattern, ttir))
+def _dots(ttir: str) -> tuple[tuple[int, ...], ...]:
+    """Return `(M, N, K)` of the products in Triton's first form of a kernel, `(batch, M, N, K)` of batched ones."""
+    pattern = r"tt\.dot .*tensor<((?:\d+x)+)\w+> \* tensor<((?:\d+x)+)\w+>"
+    found = []
+    for left, right in re.findall(pattern, ttir):
+        *batch, m, k = (int(size) for size in left.split("x") if size)
+        found.append((*batch, m, int(right.split("x")[-2]), k))
+    return tuple(found)

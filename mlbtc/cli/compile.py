@@ -18,7 +18,12 @@ def compile_command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write; without it the source is printed.")
     ] = None,
-    target: Annotated[str, typer.Option(help="torch (also auto), or cpp for the C++ kernel of a matrix.")] = "auto",
+    target: Annotated[
+        str,
+        typer.Option(
+            help="torch (also auto), triton for kernels with the module, or cpp for the C++ kernel of a matrix."
+        ),
+    ] = "auto",
     class_name: Annotated[
         str | None, typer.Option(help="The class to define; made of the spec's name by default.")
     ] = None,
@@ -33,6 +38,12 @@ def compile_command(
 
         mlbtc compile examples/specs/local_and_global.yaml -o layer.py
         python -c "import torch, layer; print(layer.LocalAndGlobal()(torch.randn(3, 1024)).shape)"
+
+    With --target triton the file has kernels for GPUs, too, of a matrix of two-factor levels or of attention in nested
+    blocks, and needs torch and triton:
+
+        mlbtc compile examples/specs/local_and_global.yaml --target triton -o layer.py
+        mlbtc compile examples/specs/mlr_attention.yaml --target triton -o kernels.py
 
     An attention spec gives a layer (B, T, width) -> (B, T, width):
 
@@ -54,4 +65,4 @@ def compile_command(
         typer.echo(f"wrote {output}: functions forward and backward, {lines} lines, target cpp")
         return
     defined = [line.split("(")[0].removeprefix("class ") for line in source.splitlines() if line.startswith("class ")]
-    typer.echo(f"wrote {output}: class {defined[-1]}, {lines} lines, target torch")
+    typer.echo(f"wrote {output}: class {defined[-1]}, {lines} lines, target {'torch' if target == 'auto' else target}")

@@ -202,3 +202,18 @@ def test_the_rule_for_initial_values(mlbtc: Command) -> None:
     refused = mlbtc("compile", spec, "--init", "spectrum")
     assert refused.code == 2
     assert "init 'spectrum' is not a rule for initial values; did you mean 'spectral'?" in refused.err
+
+
+def test_triton_files_hold_kernels_and_module(mlbtc: Command) -> None:
+    done = mlbtc("compile", SPECS / "local_and_global.yaml", "--target", "triton", "-o", "layer.py")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("wrote layer.py: class LocalAndGlobal, ")
+    assert done.out.endswith(" lines, target triton\n")
+    assert Path("layer.py").read_text().count("@triton.jit") >= 3
+
+
+def test_a_spec_without_triton_kernels_is_one_line(mlbtc: Command) -> None:
+    done = mlbtc("compile", SPECS / "three_factors.yaml", "--target", "triton", "-o", "layer.py")
+    assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1)
+    assert "no Triton kernel, as kernels multiply by two factors, and it has 3" in done.err
+    assert os.listdir() == []

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ for number, path in enumerate(sorted(pathlib.Path(sys.argv[1]).glob("*.py"))):
         spec.loader.exec_module(module)
         own = [v for v in vars(module).values() if inspect.isclass(v) and v.__module__ == module.__name__]
         last = [v for v in own if issubclass(v, torch.nn.Module)][-1]
-        layer = last().double()
-        x = torch.randn(2, 3, layer.in_features, dtype=torch.float64)
+        layer = last().to(getattr(torch, sys.argv[3]))
+        x = torch.randn(2, 3, layer.in_features, dtype=getattr(torch, sys.argv[3]))
         results[path.stem] = {
             "class": last.__name__, "x": x.tolist(), "y": layer(x).tolist(), "dense": layer.to_dense().tolist(),
             "parameters": {name: p.tolist() for name, p in layer.named_parameters()},
@@ -39,11 +40,11 @@ print(json.dumps(results))
 """
 
 
-def run_alone(folder: Path) -> dict[str, Any]:
+def run_alone(folder: Path, dtype: str = "float64", forbidden: Sequence[str] = FORBIDDEN) -> dict[str, Any]:
     """Run every file of a folder: its last class without arguments, a product, and its matrix, by file name."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "MLBTC"))}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(folder), json.dumps(FORBIDDEN)], cwd=folder,
+        [sys.executable, "-c", SCRIPT, str(folder), json.dumps(forbidden), dtype], cwd=folder,
         env={**environment, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -160,7 +160,7 @@ def read_outcome(experiment: Experiment, cell: Cell) -> Outcome:
     folder, measure = RunFolder(cell.config.out), experiment.measure
     config = experiment.task.resume_config(folder.root)
     results = json.loads(folder.results.read_text(encoding="utf-8"))
-    versions = json.loads(folder.config.read_text(encoding="utf-8"))["versions"]
+    stored = json.loads(folder.config.read_text(encoding="utf-8"))
     return Outcome(
         setting=cell.setting,
         variant=cell.variant,
@@ -168,6 +168,7 @@ def read_outcome(experiment: Experiment, cell: Cell) -> Outcome:
         final=measure.final(results),
         curve=read_curve(read_metrics(folder.metrics), measure.value, lambda row: measure.macs(config, row)),
         parameters=results["parameters"],
-        versions=tuple(versions.items()),
+        versions=tuple(stored["versions"].items()),
+        data=tuple(stored["inputs"].items()),
         extra=measure.extra(results),
     )

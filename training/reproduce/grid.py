@@ -34,7 +34,8 @@ class Measure:
     """How the runs of a task are read.
 
     Attributes:
-        quantity: what is measured, smaller is better.
+        quantity: what tables and claims are about, smaller is better.
+        curve: what is measured during training.
         evaluates: the option that says how many steps lie between evaluations.
         value: of a row of metrics; None for a step without an evaluation.
         final: of the results.
@@ -43,6 +44,7 @@ class Measure:
     """
 
     quantity: str
+    curve: str
     evaluates: str
     value: Callable[[dict[str, Any]], float | None]
     final: Callable[[dict[str, Any]], float]
