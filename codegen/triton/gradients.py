@@ -27,6 +27,9 @@ from mlbtc.codegen.triton.two_factor import TwoFactor
 
 _MOST_TOKENS = 64
 
+_WIDEST = {2: 256, 4: 64}
+"""The widest blocks, by bytes of an element: exact products in float32 hold their operands in registers."""
+
 
 @dataclass(frozen=True, slots=True)
 class GradientPlan:
@@ -79,7 +82,7 @@ class GradientPlan:
         """Shared memory of a program, at most: both inputs and both factors, and a gradient that changes its layout."""
         t, c, b, s, d, a = (self.tiles.t, self.tiles.c, self.tiles.b, self.tiles.s, self.tiles.d, self.tiles.a)
         stages = self.tiles.stages
-        operands = stages * t * (c * d + b * a) + b * c * s * (a + d)
+        operands = stages * t * (c * d + b * a) + b * c * s * (a + d + t)
         return max(self.element_bytes * operands, 4 * b * c * s * max(a, d, t))
 
     @property
@@ -103,7 +106,7 @@ def plan_gradients(factor: TwoFactor, element_bytes: int) -> GradientPlan | None
     """
     if not _owned(factor):
         return None
-    plans = (GradientPlan(factor, tiles, element_bytes) for tiles in _candidates(factor))
+    plans = (GradientPlan(factor, tiles, element_bytes) for tiles in _candidates(factor, element_bytes))
     return min((plan for plan in plans if plan.fits), key=_preference, default=None)
 
 
@@ -120,12 +123,15 @@ def _owned(factor: TwoFactor) -> bool:
     )
 
 
-def _candidates(factor: TwoFactor) -> Iterator[Tiles]:
-    size = factor.sizes
-    ranks, outer, inner = block_counts(factor)
-    d, a = (max(LEAST, power(size[letter])) for letter in "da")
-    for c, b, t in product(outer, inner, powers(LEAST, _MOST_TOKENS)):
-        yield from (Tiles(t, c, b, ranks, d, a, warps, stages) for warps in (4, 8) for stages in (1, 2))
+def _candidates(factor: TwoFactor, element_bytes: int) -> Iterator[Tiles]:
+    d, a = (max(LEAST, power(factor.sizes[letter])) for letter in "da")
+    if max(d, a) > _WIDEST[element_bytes]:
+        return
+    # Ranks padded with zeros allow fewer blocks in a tile, where a tile of as many as products need does not fit.
+    for padding in (1,) if factor.flat else (1, 2, 4):
+        ranks, outer, inner = block_counts(factor, padding=padding)
+        for c, b, t in product(outer, inner, powers(LEAST, _MOST_TOKENS)):
+            yield from (Tiles(t, c, b, ranks, d, a, warps, stages) for warps in (4, 8) for stages in (1, 2))
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,12 +193,14 @@ def _candidates(factor: TwoFactor, most: Mapping[str, int]) -> Iterator[Tiles]:
                 yield from (Tiles(t, c, b, ranks, d, a, *run) for run in _RUNS)
 
 
-def block_counts(factor: TwoFactor, most: Mapping[str, int] = MOST[2]) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
-    """Return the ranks of a tile, and the counts of c and of b that a tile may have.
+def block_counts(
+    factor: TwoFactor, most: Mapping[str, int] = MOST[2], padding: int = 1
+) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Return the ranks of a tile, `padding` times as many as needed, and the counts of c and of b that it may have.
 
     A product of several blocks needs b s and c s of `LEAST` at least: more blocks than there are are masked.
     """
-    ranks = power(factor.sizes["s"])
+    ranks = padding * power(factor.sizes["s"])
     wide = max(1, LEAST // ranks)
     if factor.flat:
         return max(ranks, LEAST), (1,), (1,)

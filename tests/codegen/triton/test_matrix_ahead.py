@@ -97,16 +97,17 @@ def test_gradients(target: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", sorted(TARGETS))
 @pytest.mark.parametrize("element_bytes", [2, 4])
-@pytest.mark.parametrize("name", ["btt of primes", "blocks"])
-def test_gradients_of_others(name: str, element_bytes: int, target: str) -> None:
-    check_gradients(OTHERS[name], element_bytes, target)
+def test_gradients_of_primes(element_bytes: int, target: str) -> None:
+    check_gradients(OTHERS["btt of primes"], element_bytes, target)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_gradients_of_monarch_and_in_float32(target: str) -> None:
     check_gradients(MONARCH, 2, target)
+    check_gradients(MONARCH, 4, target)
     check_gradients(BTT, 4, target)
+    check_gradients(OTHERS["blocks"], 2, target)
 
 
 def check_nested(spec: MLBTC, way: str, element_bytes: int, target: str) -> None:
