@@ -19,9 +19,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from mlbtc.attention.triton.available import interpreted
 from mlbtc.attention.triton.choices import candidates
 from mlbtc.attention.triton.decode_plan import decode_source, plan_decode
+from mlbtc.attention.triton.launching import interpreted
 from mlbtc.attention.triton.source import KERNELS, kernel_source
 from mlbtc.attention.triton.tiling import AttentionProblem, plan_tiles
 from mlbtc.codegen.loading import cache_directory, load_source, write_atomically
