@@ -21,7 +21,7 @@ class Scale(StrEnum):
 
 
 def reproduce_command(
-    experiment: Annotated[str, typer.Argument(help="icl, lm or forecast.", metavar="EXPERIMENT")],
+    experiment: Annotated[str, typer.Argument(help="icl, lm, forecast or mup.", metavar="EXPERIMENT")],
     scale: Annotated[Scale, typer.Option(help="small: two cores, about an hour; paper: the full size, for a GPU.")] = (
         Scale.small
     ),

@@ -58,10 +58,10 @@ def make_schedule(experiment: Experiment, out: Path, say: Callable[[str], None] 
     known: dict[tuple[str, str], Estimate] = {}
     seconds = []
     for cell in waiting:
-        kind = cell.setting, cell.variant
+        kind = cell.setting, cell.kind
         if kind not in known:
             known[kind] = measure(experiment, cell)
-            say(f"{cell.setting}, {cell.variant}: {1e3 * known[kind].step:.1f} ms a step of {cell.config.steps:,}")
+            say(f"{cell.setting}, {cell.kind}: {1e3 * known[kind].step:.1f} ms a step of {cell.config.steps:,}")
         seconds.append(known[kind].total(cell.config.steps, getattr(cell.config, experiment.measure.evaluates)))
     return Schedule(cells, waiting, tuple(seconds))
 

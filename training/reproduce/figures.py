@@ -18,7 +18,7 @@ def write_figures(out: Path, experiment: Experiment, outcomes: Sequence[Outcome]
     """Draw `curves-SETTING.png` of each setting and `paper.png`; nothing without matplotlib or without runs."""
     drawn: list[Path] = []
     for setting in experiment.settings:
-        chosen = [outcome for outcome in outcomes if outcome.setting == setting.name and outcome.curve]
+        chosen = [outcome for outcome in outcomes if outcome.setting == setting.name]
         found = panels(2) if chosen else None
         if found:
             figure, left, right = found

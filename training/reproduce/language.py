@@ -31,6 +31,15 @@ SIZES: dict[str, dict[str, Any]] = {
     "paper": {"layers": 6, "context": 1024, "steps": 100000, "batch": 4, "lr": 1e-3, "warmup": 2000},
 }
 
+MEASURE = Measure(
+    quantity="validation loss (nats per character)",
+    curve="validation loss (nats per character)",
+    evaluates="eval_every",
+    value=lambda row: row.get("validation_loss"),
+    final=lambda results: float(results["validation_loss"]),
+    macs=lambda config, row: step_macs(config.specs, sequences=config.batch, tokens=config.context),
+)
+
 
 def experiment(scale: str, steps: int | None) -> Experiment:
     """Return the grid: standard attention, a sliding window, a pattern of both, and MLR with 8 levels."""
@@ -40,14 +49,7 @@ def experiment(scale: str, steps: int | None) -> Experiment:
         scale=scale,
         about="Does MLR attention, which spends less on tokens far apart, learn a text with less compute?",
         task=language_model,
-        measure=Measure(
-            quantity="validation loss (nats per character)",
-            curve="validation loss (nats per character)",
-            evaluates="eval_every",
-            value=lambda row: row.get("validation_loss"),
-            final=lambda results: float(results["validation_loss"]),
-            macs=lambda config, row: step_macs(config.specs, sequences=config.batch, tokens=config.context),
-        ),
+        measure=MEASURE,
         variants=_VARIANTS,
         settings=settings,
         seeds=3,
