@@ -6,6 +6,7 @@ if __name__ != "mlbtc.attention":
 from mlbtc.attention.build import compile_attention, generate_attention
 from mlbtc.attention.cache import AttentionCache
 from mlbtc.attention.choice import Choice, choose_backend
+from mlbtc.attention.decoders import choose_decoder
 from mlbtc.attention.functional import BACKENDS, mlr_attention
 from mlbtc.attention.window_cache import GlobalWindowCache
 from mlbtc.spec.attention import AttentionSpec
@@ -17,6 +18,7 @@ __all__ = [
     "Choice",
     "GlobalWindowCache",
     "choose_backend",
+    "choose_decoder",
     "compile_attention",
     "generate_attention",
     "mlr_attention",

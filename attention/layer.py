@@ -38,12 +38,14 @@ def attend(
     block_sizes: tuple[int, ...],
     causal: bool,
     block_ids: Blocks | None = None,
+    backend: str = "auto",
 ) -> Tensor:
-    """Attend with the fastest backend, in the place of the PyTorch kernels of the emitted file."""
-    if block_ids is not None:
-        return mlr_attention(query, key, value, ranks, block_ids=block_ids, causal=causal, scale=1.0)
+    """Attend with the fastest backend, in the place of the kernels of the emitted file."""
     # The layer's first level is the whole sequence, whose length need not be a multiple of the next block.
-    return mlr_attention(query, key, value, ranks, (None, *block_sizes[1:]), causal=causal, scale=1.0)
+    blocks = None if block_ids is not None else (None, *block_sizes[1:])
+    return mlr_attention(
+        query, key, value, ranks, blocks, block_ids=block_ids, causal=causal, scale=1.0, backend=backend
+    )
 
 
 def attend_features(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
@@ -61,8 +63,10 @@ class CompiledAttention(nn.Module):
     Attributes:
         spec: what the layer was made from.
         source: the emitted file.
+        backend: of `mlr_attention`, "auto" or the one that was compiled for.
     """
 
+    backend: str = "auto"
     spec: AttentionSpec
     source: str
     attend: Callable[..., Tensor] = staticmethod(attend)
@@ -77,6 +81,8 @@ class CompiledAttention(nn.Module):
 
     def _choice(self, spec: AttentionSpec, tokens: int | None) -> Choice:
         weight = next(self.parameters())
+        if self.backend != "auto" and spec.window is None:
+            return Choice(self.backend, "asked for")
         if spec.variant in _SDPA:
             return Choice("sdpa", _SDPA[spec.variant])
         tokens, ranks = spec.context if tokens is None else tokens, attended_ranks(spec)

@@ -18,8 +18,9 @@ from mlbtc.codegen.program import Parameter, Program
 from mlbtc.codegen.reference import reference
 from mlbtc.codegen.structured import NativeMatrix
 from mlbtc.codegen.targets import TARGETS, check_target
+from mlbtc.codegen.triton.matrix import plan_kernels
 from mlbtc.codegen.triton.module import TritonMatrix
-from mlbtc.codegen.triton.source import emit_kernels, module_context, plan_kernels
+from mlbtc.codegen.triton.source import emit_kernels, module_context
 from mlbtc.codegen.tuning import Candidate, Layout
 from mlbtc.errors import CodegenError, PlanError
 from mlbtc.graph import build_graph, check
@@ -64,8 +65,7 @@ def generate_matrix(
     """
     check_target(target, TARGETS)
     check_init(init)
-    if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
-        raise PlanError(f"tokens is a positive number of tokens per call, or None; found {tokens!r}")
+    check_tokens(tokens)
     bound = spec.bind_defaults()
     _check_factor_names(bound)
     if target == "cpp":
@@ -74,6 +74,16 @@ def generate_matrix(
         return _generate_triton(bound, class_name, init)
     products = FEW_PRODUCTS if layout == "fused" else None
     return matrix_source(bound, Candidate("torch", tokens, layout=layout, products=products), init, class_name)
+
+
+def check_tokens(tokens: int | None) -> None:
+    """Refuse what is no number of tokens per call.
+
+    Raises:
+        PlanError: saying what was found.
+    """
+    if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
+        raise PlanError(f"tokens is a positive number of tokens per call, or None; found {tokens!r}")
 
 
 def matrix_source(spec: MLBTC, candidate: Candidate, init: str = "dense", class_name: str | None = None) -> str:

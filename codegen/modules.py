@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mlbtc.codegen.initial import check_init
 from mlbtc.codegen.layouts import cheapest
 from mlbtc.codegen.loading import load_class, load_source
-from mlbtc.codegen.matrix import build_kernel, generate_kernels, matrix_source
+from mlbtc.codegen.matrix import build_kernel, check_tokens, generate_kernels, matrix_source
 from mlbtc.codegen.operator import register
 from mlbtc.codegen.structured import KernelMatrix, MultipliedOut, NativeMatrix, StructuredMatrix, native_class
 from mlbtc.codegen.targets import TARGETS, check_target, choose_target
+from mlbtc.codegen.triton.matrix import plan_kernels
 from mlbtc.codegen.triton.module import TritonMatrix, kernel_attributes
-from mlbtc.codegen.triton.source import plan_kernels
 from mlbtc.codegen.tuning import Candidate, recall
 from mlbtc.spec.language import MLBTC
 
@@ -66,6 +67,8 @@ def choose(
         BackendError: the target is not available, or it is cpp and there is no compiler.
     """
     check_target(target, TARGETS)
+    check_tokens(tokens)
+    check_init(init)
     bound = spec.bind_defaults()
     place, kind = torch.device(device or torch.get_default_device()), dtype or torch.get_default_dtype()
     candidate, reason = _candidate(bound, place, kind, tokens, target)

@@ -25,9 +25,10 @@ from mlbtc.spec import (
 if TYPE_CHECKING:
     from mlbtc.analysis import analyze
     from mlbtc.compiler import compile, generate
-    from mlbtc.conversion import convert, densify
+    from mlbtc.conversion import convert, densify, plan_model
     from mlbtc.fitting import fit
     from mlbtc.linear import StructuredLinear
+    from mlbtc.selection import search
     from mlbtc.tuner import autotune
 
 __version__ = "0.1.0"
@@ -41,6 +42,8 @@ _LAZY = {
     "densify": "mlbtc.conversion",
     "fit": "mlbtc.fitting",
     "generate": "mlbtc.compiler",
+    "plan_model": "mlbtc.conversion",
+    "search": "mlbtc.selection",
 }
 _LAZY_MODULES = (
     "analysis",
@@ -86,6 +89,8 @@ __all__ = [
     "kron",
     "load",
     "loads",
+    "plan_model",
+    "search",
     "simplify",
     "symbol",
     "vstack",

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from mlbtc.attention import choose_backend, mlr_attention
+from mlbtc.attention import choose_backend, choose_decoder, mlr_attention
 from mlbtc.codegen import cache_directory, native
 from mlbtc.codegen.matrix import build_kernel
 from mlbtc.codegen.targets import choose_target
@@ -109,7 +109,7 @@ def _machine() -> Iterator[Fact]:
     yield Fact("machine", "vectors", f"{8 * native.vector_bytes()} bits")
     found = _accelerator()
     if found:
-        yield Fact("machine", "GPU", found, advice="torch programs run there; this version has no kernels for it")
+        yield Fact("machine", "GPU", found)
     else:
         yield Fact("machine", "GPU", "none that torch can use", "optional")
 
@@ -161,6 +161,8 @@ def _choices() -> Iterator[Fact]:
     yield Fact("choices", "matrix", f"target {target} {where}: {reason}")
     choice = choose_backend(_TOKENS, _TOKENS, _RANKS, (_TOKENS, _TOKENS // 2), device=device, dtype=dtype)
     yield Fact("choices", "attention", f"backend {choice.backend} {where}, {_TOKENS} tokens: {choice.reason}")
+    decoder = choose_decoder(device, dtype, sum(_RANKS))
+    yield Fact("choices", "decoding", f"{decoder.backend} {where}: {decoder.reason}")
 
 
 # What really runs -----------------------------------------------------------------------------------------------------

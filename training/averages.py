@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,9 @@ from torch import Tensor, nn
 
 class Average:
     """`average = decay average + (1 - decay) weights` after every step, from the first weights on.
+
+    Attributes:
+        weights: by the names of parameters.
 
     Args:
         model: whose parameters are averaged.
@@ -45,7 +47,3 @@ class Average:
             with torch.no_grad():
                 for name, parameter in self.model.named_parameters():
                     parameter.copy_(own[name])
-
-    def state(self) -> dict[str, Any]:
-        """Return the averaged weights by name, for a checkpoint."""
-        return self.weights

@@ -2,58 +2,90 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
+from mlbtc.training.averages import Average
 from mlbtc.training.durable import move_folder, remove, write_durably, write_text
 from mlbtc.training.errors import TrainingError
+from mlbtc.training.shards import read_tensors, whole_weights, write_tensors
+from mlbtc.training.team import Team
 
-WEIGHTS = "weights.safetensors"
 STATE = "state.pt"
 LATEST = "latest"
+UNFINISHED = ".partial"
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
     """Write the parameters and buffers of a module as safetensors, atomically."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    tensors = {name: tensor.contiguous() for name, tensor in whole_weights(module).items()}
     write_durably(path, lambda temporary: save_file(tensors, temporary))
 
 
-def save_checkpoint(folder: Path, step: int, model: nn.Module, state: dict[str, Any]) -> Path:
-    """Write weights and training state of a step and remove those of earlier steps.
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    state: dict[str, Any],
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    average: Average | None = None,
+    team: Team | None = None,
+) -> None:
+    """Write weights and training state of a step and remove those of earlier steps; all processes call it.
 
-    A checkpoint counts from the moment when `latest` names it, and only then the one before is removed. So whenever the
+    A checkpoint counts from the moment when `latest` names it, and only then the one before is removed. So whenever a
     process dies, `latest` names a whole checkpoint.
 
     Args:
         folder: where the checkpoints of a run are.
         step: the steps done.
-        model: its weights go into `weights.safetensors`.
-        state: tensors and plain values, for `state.pt`.
+        model: plain, or in shards.
+        state: tensors and plain values that are the same in all processes, for `state.pt`.
+        optimizer: what it knows of each parameter is written, its rates are not.
+        average: averaged weights.
+        team: the processes; None for this one alone.
 
-    Returns:
-        The folder of the checkpoint.
+    Raises:
+        OSError: it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    final = _free_name(folder, step)
-    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
-    try:
-        save_weights(model, temporary / WEIGHTS)
-        torch.save(state | {"step": step}, temporary / STATE)
-        move_folder(temporary, final)
-    except BaseException:
+    leads = team is None or team.leads
+    temporary = folder / UNFINISHED
+    if leads:
         remove(temporary)
+        temporary.mkdir(parents=True)
+    if team is not None:
+        team.wait()
+    try:
+        write_tensors(temporary, _tensors(model, optimizer, average))
+        if leads:
+            torch.save(state | {"step": step}, temporary / STATE)
+            _commit(folder, temporary, step)
+    except BaseException:
+        if leads:
+            remove(temporary)
         raise
+    if team is not None:
+        team.wait()
+
+
+def _commit(folder: Path, temporary: Path, step: int) -> None:
+    final = _free_name(folder, step)
+    move_folder(temporary, final)
     write_text(folder / LATEST, final.name + "\n")
     for other in folder.iterdir():
         if other.name not in (final.name, LATEST):
             remove(other)
-    return final
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -72,8 +104,12 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return folder / name
 
 
-def load_checkpoint(folder: Path, model: nn.Module, device: torch.device) -> dict[str, Any]:
-    """Load the latest checkpoint's weights into a model and return its training state.
+def load_checkpoint(
+    folder: Path, model: nn.Module, *, optimizer: torch.optim.Optimizer | None = None, average: Average | None = None
+) -> dict[str, Any]:
+    """Load the latest checkpoint into a model and what belongs to it, and return the training state.
+
+    Whoever wrote it, one process or several, any number of them can read it; all of them call this.
 
     Raises:
         TrainingError: there is no checkpoint, or it is not of this model.
@@ -81,14 +117,31 @@ def load_checkpoint(folder: Path, model: nn.Module, device: torch.device) -> dic
     newest = latest_checkpoint(folder)
     if newest is None:
         raise TrainingError(f"{folder}: no checkpoint to resume from")
+    tensors = _tensors(model, optimizer, average)
     try:
-        model.load_state_dict(load_file(newest / WEIGHTS, device=str(device)))
+        read_tensors(newest, tensors)
         # weights_only: the file may come from elsewhere, so nothing in it is executed.
         state: dict[str, Any] = torch.load(newest / STATE, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
         raise TrainingError(f"{newest}: not a checkpoint of this run ({type(error).__name__}: {reason})") from error
+    set_model_state_dict(model, tensors["model"])
+    if optimizer is not None:
+        groups = get_optimizer_state_dict(model, optimizer)["param_groups"]
+        set_optimizer_state_dict(model, optimizer, {"state": tensors["optimizer"], "param_groups": groups})
     return state
+
+
+def _tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None, average: Average | None
+) -> dict[str, dict[str, Any]]:
+    """Return weights, the state of each parameter and averaged weights, all by the names of parameters."""
+    tensors: dict[str, dict[str, Any]] = {"model": dict(get_model_state_dict(model))}
+    if optimizer is not None:
+        tensors["optimizer"] = cast(dict[str, Any], get_optimizer_state_dict(model, optimizer)["state"])
+    if average is not None:
+        tensors["average"] = average.weights
+    return tensors
 
 
 def _free_name(folder: Path, step: int) -> Path:

@@ -13,6 +13,7 @@ from mlbtc.spec import MLBTC, AttentionSpec, loads
 from mlbtc.spec.dump import attention_document
 from mlbtc.training.board import require_tensorboard
 from mlbtc.training.errors import TrainingError
+from mlbtc.training.launch import launch
 from mlbtc.training.mlp import Mlp, choose_mlps
 
 
@@ -67,6 +68,7 @@ class RunConfig(BaseModel):
         precision: "fp32", or "bf16" for autocast of the model in training; weights, losses and evaluation stay fp32.
         ema: the decay of the averaged weights that evaluation uses; 0 for none.
         tensorboard: also write the metrics for TensorBoard.
+        parallel: what several processes do, each a replica ("ddp") or a part of each weight ("fsdp").
         seed: all random streams of the run come from it.
         out: the run folder.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
@@ -96,6 +98,7 @@ class RunConfig(BaseModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     ema: float = Field(0.0, ge=0, lt=1)
     tensorboard: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     seed: int = Field(0, ge=0)
     out: Path = Path("runs/run")
     device: str = "auto"
@@ -201,8 +204,23 @@ def check_options(config: RunConfig) -> None:
         raise TrainingError(f"--decay-steps {config.decay_steps} must lie behind the warm-up of {config.warmup} steps")
     if config.tensorboard:
         require_tensorboard()
-    if config.batch % config.accumulate:
-        raise TrainingError(f"--accumulate {config.accumulate} does not divide --batch {config.batch}")
+    check_shares(config)
+
+
+def check_shares(config: RunConfig) -> None:
+    """Refuse a batch that cannot be cut into equal parts.
+
+    Raises:
+        TrainingError: says what would be right.
+    """
+    size = launch().size
+    parts = size * config.accumulate
+    if config.batch % parts:
+        of_each = f" for each of {size} processes" if size > 1 else ""
+        raise TrainingError(
+            f"--batch {config.batch} cannot be cut into equal parts, --accumulate {config.accumulate}{of_each}; "
+            f"it must be a multiple of {parts}"
+        )
 
 
 def check_scales(specs: tuple[AttentionSpec, ...]) -> None:
@@ -229,19 +247,25 @@ def _first_problem(error: ValidationError) -> str:
 def choose_device(name: str) -> torch.device:
     """Return the device of that name; "auto" is the first GPU where there is one, else the CPU.
 
+    Of several processes each gets a GPU of its own.
+
     Raises:
-        TrainingError: the device is unknown or this machine or torch build lacks it.
+        TrainingError: the device is unknown, this machine or torch build lacks it, or it is for one process only.
     """
-    available = available_devices()
+    available, place = available_devices(), launch()
     if name == "auto":
-        return torch.device(next((device for device in available if device != "cpu"), "cpu"))
+        name = next((device for device in available if device != "cpu"), "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         raise TrainingError(f"--device {name!r} names no device; available: {', '.join(available)}") from None
+    if place.size > 1 and device.type == "cuda":
+        device = torch.device("cuda", place.local_rank)
+    if place.size > 1 and device.type == "mps":
+        raise TrainingError("--device mps is for one process; several need cpu or cuda")
     full = device.type if device.type in ("cpu", "mps") else f"{device.type}:{device.index or 0}"
     if full not in available:
-        raise TrainingError(f"--device {name} is not available here; available: {', '.join(available)}")
+        raise TrainingError(f"--device {device} is not available here; available: {', '.join(available)}")
     return device
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
-import torch
 from rich.console import Console
 
 from mlbtc.training.board import Board
-from mlbtc.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from mlbtc.training.checkpoints import latest_checkpoint
 from mlbtc.training.config import RunConfig
 from mlbtc.training.errors import Interrupted, TrainingError
 from mlbtc.training.metrics import MetricsFile
@@ -17,6 +15,7 @@ from mlbtc.training.problem import Problem
 from mlbtc.training.progress import Reporter
 from mlbtc.training.runs import RunFolder
 from mlbtc.training.stop import StopRequest
+from mlbtc.training.team import joined
 from mlbtc.training.trainer import Trainer
 
 
@@ -38,16 +37,26 @@ def fit(problem: Problem, config: RunConfig, folder: RunFolder, *, resume: bool,
         Interrupted: Ctrl-C or SIGTERM arrived; a checkpoint is written.
         TrainingError: the loss is not finite, or the checkpoint is not of this run.
     """
-    trainer = Trainer(problem, config)
-    done = _resume(trainer, folder, console) if resume else 0
-    if done > config.steps:
-        raise TrainingError(f"--steps {config.steps}: {folder.root} has done {done} already; ask for at least as many")
-    problem.model.train()
+    with joined(config) as team:
+        trainer = Trainer(problem, config, team)
+        done = _resume(trainer, folder, console) if resume else 0
+        if done > config.steps:
+            raise TrainingError(
+                f"--steps {config.steps}: {folder.root} has done {done} already; ask for at least as many"
+            )
+        problem.model.train()
+        done = _train(trainer, done, folder, console)
+        trainer.finish()
+    return done
+
+
+def _train(trainer: Trainer, done: int, folder: RunFolder, console: Console) -> int:
+    problem, config, team = trainer.problem, trainer.config, trainer.team
     began = time.perf_counter()
     with (
-        StopRequest() as stop,
-        MetricsFile(folder.metrics, done) as metrics,
-        Board(folder.board if config.tensorboard else None, done) as board,
+        StopRequest(patient=team.place.size > 1) as stop,
+        MetricsFile(folder.metrics if team.leads else None, done) as metrics,
+        Board(folder.board if config.tensorboard and team.leads else None, done) as board,
         Reporter(config.task, done, config.steps, console) as reporter,
     ):
         while done < config.steps and not problem.finished:
@@ -58,19 +67,14 @@ def fit(problem: Problem, config: RunConfig, folder: RunFolder, *, resume: bool,
             metrics.write(step=done, **row)
             board.write(done, row)
             reporter.update(done, values["loss"], values["lr"])
-            last = done == config.steps or problem.finished or stop.requested
+            stopped, problem.finished = team.any(stop.requested, problem.finished)
+            last = done == config.steps or problem.finished or stopped
             if last or done % config.checkpoint_every == 0:
                 metrics.sync()
-                save_checkpoint(folder.checkpoints, done, problem.model, _state(trainer))
-            if stop.requested and done < config.steps and not problem.finished:
+                trainer.save(folder.checkpoints, done)
+            if stopped and done < config.steps and not problem.finished:
                 raise Interrupted(done, folder.root)
-    trainer.finish()
     return done
-
-
-def _state(trainer: Trainer) -> dict[str, Any]:
-    average = trainer.average.state() if trainer.average else {}
-    return trainer.problem.state() | {"optimizer": trainer.optimizer.state_dict(), "average": average}
 
 
 def _resume(trainer: Trainer, folder: RunFolder, console: Console) -> int:
@@ -78,11 +82,4 @@ def _resume(trainer: Trainer, folder: RunFolder, console: Console) -> int:
         text = f"{folder.root} stopped before its first checkpoint: it begins at step 1"
         console.print(text, highlight=False, markup=False, soft_wrap=True)
         return 0
-    state = load_checkpoint(folder.checkpoints, trainer.problem.model, trainer.device)
-    trainer.optimizer.load_state_dict(state["optimizer"])
-    trainer.problem.load_state(state)
-    if trainer.average:
-        with torch.no_grad():
-            for name, weight in trainer.average.weights.items():
-                weight.copy_(state["average"][name])
-    return int(state["step"])
+    return trainer.load(folder.checkpoints)

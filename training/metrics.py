@@ -26,12 +26,15 @@ class MetricsFile:
     """Appends one line per step; a context manager.
 
     Args:
-        path: the file.
+        path: the file; None to write nothing.
         keep: keep the steps up to this one, as a resumed run repeats those behind its checkpoint. Those behind it go,
             and so does a last line that a crash cut short.
     """
 
-    def __init__(self, path: Path, keep: int) -> None:
+    def __init__(self, path: Path | None, keep: int) -> None:
+        self.file, self.seconds = None, 0.0
+        if path is None:
+            return
         kept = [row for row in read_metrics(path) if row["step"] <= keep]
         self.seconds = kept[-1]["seconds"] if kept else 0.0
         write_text(path, "".join(map(_line, kept)))
@@ -43,16 +46,19 @@ class MetricsFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.file.close()
+        if self.file:
+            self.file.close()
 
     def write(self, **values: Any) -> None:
         """Append one step."""
-        self.file.write(_line(values))
+        if self.file:
+            self.file.write(_line(values))
 
     def sync(self) -> None:
         """Wait until all steps are on the disk, as a checkpoint of a step must not outlive the step's metrics."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        if self.file:
+            self.file.flush()
+            os.fsync(self.file.fileno())
 
 
 def _line(values: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from rich.text import Text
 from torch import nn
 
 from mlbtc.analysis import AttentionReport, analyze
+from mlbtc.training.checkpoints import save_weights
 from mlbtc.training.config import RunConfig
 from mlbtc.training.durable import write_json, write_text
+from mlbtc.training.launch import launch
 from mlbtc.training.runs import RunFolder
 
 
@@ -72,7 +75,8 @@ class Result:
         """Print the table and where the files are."""
         console.print(self.table.title, style="bold", highlight=False, markup=False, soft_wrap=True)
         # A console of its own: numbers are never cut short, however narrow the terminal.
-        wide = Console(file=console.file, width=max(console.width, 120), force_terminal=console.is_terminal)
+        width = max(console.width, 120)
+        wide = Console(file=console.file, width=width, force_terminal=console.is_terminal, quiet=console.quiet)
         wide.print(self.table.to_rich())
         for note in self.notes:
             console.print(f"note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
@@ -90,13 +94,28 @@ def finish(
     table: Table,
     notes: tuple[str, ...],
     steps: int,
-    figure: Path | None,
+    draw: Callable[[], Path | None],
 ) -> Result:
-    """Write results and report, and return the result."""
+    """Write weights, results, figure and report, where this process leads, and return the result.
+
+    Args:
+        config: resolved.
+        folder: where files go.
+        model: what the metrics are about.
+        metrics: final numbers by name.
+        table: the same as a table.
+        notes: what a reader must know.
+        steps: the steps done.
+        draw: draws the figure and returns its path, None without matplotlib.
+    """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     values = {"steps": steps, "parameters": parameters, **metrics}
-    write_json(folder.results, values)
-    write_text(folder.report, _report(config, folder, values, table, notes, figure))
+    figure = None
+    if launch().leads:
+        save_weights(model, folder.model)
+        figure = draw()
+        write_json(folder.results, values)
+        write_text(folder.report, _report(config, folder, values, table, notes, figure))
     return Result(values, table, notes, steps, folder.root, folder.report, figure)
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from mlbtc.training.config import RunConfig
 from mlbtc.training.durable import write_json
 from mlbtc.training.errors import TrainingError
+from mlbtc.training.launch import launch
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -82,6 +83,9 @@ def open_run(config: RunConfig, inputs: dict[str, Any], *, resume: bool, console
     Raises:
         TrainingError: the folder holds something that is not a run, cannot be made, or has seen other data.
     """
+    if not launch().leads:
+        # The first process writes for all.
+        return RunFolder(config.out)
     return _resume(config, inputs) if resume else _start(config, inputs, console)
 
 

@@ -12,10 +12,13 @@ class StopRequest:
     """Turns the first Ctrl-C or SIGTERM into a wish; a second one stops at once.
 
     Signals can be handled in the main thread only; elsewhere this does nothing.
+
+    Args:
+        patient: whether later ones are ignored too: `torchrun` passes a Ctrl-C on that its processes have had.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, *, patient: bool = False) -> None:
+        self.requested, self.patient = False, patient
         self.previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -31,6 +34,6 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and not self.patient:
             raise KeyboardInterrupt
         self.requested = True

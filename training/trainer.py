@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from mlbtc.training.averages import Average
+from mlbtc.training.checkpoints import load_checkpoint, save_checkpoint
 from mlbtc.training.config import RunConfig
 from mlbtc.training.errors import TrainingError
 from mlbtc.training.optimizer import make_optimizer, rate_factor, set_rates
 from mlbtc.training.problem import Network, Problem
+from mlbtc.training.team import Team
 
 
 class Trainer:
@@ -20,12 +23,14 @@ class Trainer:
     Args:
         problem: model, batches and losses; while this lives, it evaluates with the averaged weights.
         config: resolved.
+        team: the processes that train together.
     """
 
-    def __init__(self, problem: Problem, config: RunConfig) -> None:
-        self.problem, self.config = problem, config
-        self.device = next(problem.model.parameters()).device
-        self.network = in_precision(problem.model, config.precision, self.device)
+    def __init__(self, problem: Problem, config: RunConfig, team: Team) -> None:
+        self.problem, self.config, self.team = problem, config, team
+        # Before the optimizer: a team may put other parameters in the place of the model's own.
+        network = team.prepare(problem.model)
+        self.network = in_precision(network, config.precision, team.device)
         self.optimizer = make_optimizer(problem.model, config)
         self.average = problem.average = Average(problem.model, config.ema) if config.ema else None
 
@@ -51,19 +56,33 @@ class Trainer:
 
     def _gradients(self, batch: tuple[Tensor, ...]) -> float:
         """Add up the gradients of the parts of a batch and return its mean loss."""
-        parts = self.config.accumulate
-        losses = []
-        for part in zip(*(rows.chunk(parts) for rows in batch), strict=True):
-            loss = self.problem.loss(self.network, *(rows.to(self.device) for rows in part)) / parts
-            loss.backward()
+        parts, losses = self.config.accumulate, []
+        share = [self.team.share(rows).chunk(parts) for rows in batch]
+        for number, part in enumerate(zip(*share, strict=True)):
+            with self.team.averaging(number == parts - 1):
+                loss = self.problem.loss(self.network, *(rows.to(self.team.device) for rows in part)) / parts
+                loss.backward()
             losses.append(loss.detach())
-        return torch.stack(losses).sum().item()
+        return self.team.mean(torch.stack(losses).sum())
+
+    def save(self, folder: Path, step: int) -> None:
+        """Write a checkpoint."""
+        model, state = self.problem.model, self.problem.state()
+        save_checkpoint(folder, step, model, state, optimizer=self.optimizer, average=self.average, team=self.team)
+
+    def load(self, folder: Path) -> int:
+        """Take up the latest checkpoint and return its step."""
+        model = self.problem.model
+        state = load_checkpoint(folder, model, optimizer=self.optimizer, average=self.average)
+        self.problem.load_state(state)
+        return int(state["step"])
 
     def finish(self) -> None:
-        """Leave the averaged weights in the model, where there are any."""
+        """Leave the problem with its model in one piece, and with the averaged weights where there are any."""
         if self.average:
             self.average.load()
             self.problem.average = None
+        self.problem.model = self.team.whole(self.problem.model)
 
 
 def in_precision(network: Network, precision: str, device: torch.device) -> Network:

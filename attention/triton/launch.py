@@ -12,14 +12,12 @@ from torch import Tensor
 
 from mlbtc.attention.kernels.cpp import differentiable_gradients, like, readable
 from mlbtc.attention.kernels.options import Options
-from mlbtc.attention.triton import available
 from mlbtc.attention.triton.choices import Place, choose_tiles
+from mlbtc.attention.triton.launching import launch_kernel, tiles_are_cut
 from mlbtc.attention.triton.source import KERNELS, kernel_source
 from mlbtc.attention.triton.tiling import MOST_VALUES, AttentionProblem, Tiles, plan_tiles
 from mlbtc.codegen.loading import load_source
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-"""What the kernels read and write; they sum in float32."""
+from mlbtc.codegen.triton.support import DTYPES, unsupported
 
 _LEVELS = "float[] scales, SymInt[] ranks, SymInt[] block_sizes, bool causal, Tensor? lengths=None"
 _OPERATORS = torch.library.Library("mlbtc", "FRAGMENT")
@@ -38,12 +36,12 @@ def missing(device: str, dtype: torch.dtype, values: int) -> str:
         dtype: of the tensors.
         values: features of a value.
     """
-    reason = available.missing(torch.device(device), DTYPES, dtype)
-    if reason and device == "cpu" and not available.interpreted():
-        return f"{reason}; on a CPU they run in Triton's interpreter, with TRITON_INTERPRET=1 in the environment"
-    if not reason and values > MOST_VALUES:
-        return f"Triton kernels take values of up to {MOST_VALUES} features, found {values}"
-    return reason
+    reason = unsupported(torch.device(device))
+    if reason:
+        return reason
+    if dtype not in DTYPES:
+        return f"there are no Triton kernels for {dtype}"
+    return f"Triton kernels take values of up to {MOST_VALUES} features, found {values}" if values > MOST_VALUES else ""
 
 
 def lacking(options: Sequence[str]) -> str:
@@ -88,11 +86,7 @@ def run_forward(
     output = like(query, value.shape[3])
     logsumexp = query.new_empty(query.shape[:3], dtype=torch.float32)
 
-    def run(chosen: Tiles) -> None:
-        launch = _Launch("forward", problem, query, key, lengths, chosen)
-        launch(query, key, value, output, logsumexp, groups=query.shape[1] // key.shape[1])
-
-    _run("forward", problem, query, key, tiles, run)
+    _run("forward", problem, query, key, (query, key, value, output, logsumexp), lengths, tiles)
     return output, logsumexp
 
 
@@ -111,75 +105,41 @@ def run_backward(
     grads = like(query, query.shape[3]), like(key, key.shape[3]), like(value, value.shape[3])
     mean = torch.empty_like(logsumexp)
 
-    def run_dq(chosen: Tiles) -> None:
-        launch = _Launch("dq", problem, query, key, lengths, chosen)
-        rows = query, key, value, output, grad, logsumexp, mean, grads[0]
-        launch(*rows, groups=query.shape[1] // key.shape[1])
-
-    def run_dkdv(chosen: Tiles) -> None:
-        launch = _Launch("dkdv", problem, query, key, lengths, chosen)
-        rows = query, key, value, grad, logsumexp, mean, grads[1], grads[2]
-        launch(*rows, GROUPS=query.shape[1] // key.shape[1])
-
     # The second kernel reads what the first one wrote to `mean`.
-    _run("dq", problem, query, key, tiles, run_dq)
-    _run("dkdv", problem, query, key, tiles, run_dkdv)
+    rows = query, key, value, output, grad, logsumexp, mean, grads[0]
+    _run("dq", problem, query, key, rows, lengths, tiles)
+    rows = query, key, value, grad, logsumexp, mean, grads[1], grads[2]
+    _run("dkdv", problem, query, key, rows, lengths, tiles)
     return grads
 
 
-def _run(name: str, problem: AttentionProblem, query: Tensor, key: Tensor, tiles: Tiles | None, run: Any) -> None:
+def _run(
+    name: str,
+    problem: AttentionProblem,
+    query: Tensor,
+    key: Tensor,
+    tensors: tuple[Tensor, ...],
+    lengths: Tensor | None,
+    tiles: Tiles | None,
+) -> None:
+    """Run a kernel with these tiles, or with what is chosen for it."""
+
+    def run(chosen: Tiles) -> None:
+        cut = lengths is not None or tiles_are_cut(query, key, chosen.rows)
+        kernel = _kernel(name, problem, cut, lengths is not None, chosen)
+        given = tensors if lengths is None else (*tensors, lengths)
+        sizes = chosen.rows, chosen.warps, chosen.stages
+        launch_kernel(kernel, *sizes, query, key, given, owns_keys=name == "dkdv")
+
     on = torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext()
     with on:
         run(tiles or choose_tiles(name, problem, Place.of(query, key), run if query.is_cuda else None))
-
-
-class _Launch:
-    """A kernel for the shapes of a call."""
-
-    def __init__(
-        self, name: str, problem: AttentionProblem, query: Tensor, key: Tensor, lengths: Tensor | None, tiles: Tiles
-    ) -> None:
-        queries, keys = query.shape[2], key.shape[2]
-        cut = lengths is not None or queries != keys or keys % tiles.rows != 0
-        self.function = _kernel(name, problem, cut, lengths is not None, tiles)
-        self.lengths = () if lengths is None else (lengths,)
-        self.sizes = queries, keys, query.shape[1]
-        own_heads = key.shape[1] if name == "dkdv" else query.shape[1]
-        first = 0 if name == "dkdv" else (keys - queries) // tiles.rows
-        self.grid = (query.shape[0] * own_heads * (-(-keys // tiles.rows) - first),)
-        self.options = {
-            "DOT": operand_type(query.dtype),
-            "PRECISION": _precision(query.dtype),
-            "num_warps": tiles.warps,
-            "num_stages": tiles.stages,
-            # Said outright, as the default changes between versions of Triton, and warns.
-            "enable_fp_fusion": True,
-        }
-
-    def __call__(self, *tensors: Tensor, **groups: int) -> None:
-        strides = [stride for tensor in tensors if tensor.dim() == 4 for stride in tensor.stride()[:3]]
-        self.function[self.grid](*tensors, *self.lengths, *strides, *self.sizes, **groups, **self.options)
 
 
 @lru_cache(maxsize=1024)
 def _kernel(name: str, problem: AttentionProblem, cut: bool, lengths: bool, tiles: Tiles) -> Any:
     module = load_source(kernel_source({name: plan_tiles(problem.cut(cut, lengths), tiles)}))
     return getattr(module, KERNELS[name])
-
-
-@lru_cache(maxsize=8)
-def operand_type(dtype: torch.dtype) -> Any:
-    """Return the type of the operands of matrix products; the interpreter's numpy has no bfloat16."""
-    import triton.language as tl
-
-    if available.interpreted():
-        return tl.float32
-    return {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[dtype]
-
-
-def _precision(dtype: torch.dtype) -> str:
-    exact = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
-    return "ieee" if exact else "tf32"
 
 
 @lru_cache(maxsize=1024)

@@ -95,11 +95,22 @@ def kernel_source(plans: Mapping[str, TilingPlan]) -> str:
     Raises:
         SpecError: there is no kernel, or an unknown one.
     """
+    contexts = _contexts(plans)
+    return render("triton_kernels.py.jinja", contexts=contexts, bodies=kernel_bodies(plans))
+
+
+def kernel_bodies(plans: Mapping[str, TilingPlan], suffix: str = "") -> str:
+    """Return the functions alone, with a suffix behind their names; arguments as for `kernel_source`."""
+    contexts = _contexts(plans)
+    bodies = [render(f"triton_{name}.jinja", context=context, suffix=suffix) for name, context in contexts.items()]
+    return "\n\n".join(bodies).rstrip()
+
+
+def _contexts(plans: Mapping[str, TilingPlan]) -> dict[str, KernelContext]:
     unknown = [name for name in plans if name not in KERNELS]
     if unknown or not plans:
         raise SpecError(f"kernels are {', '.join(KERNELS)}, found {', '.join(unknown) or 'none'}")
-    contexts = {name: _context(name, plans[name]) for name in KERNELS if name in plans}
-    return render("triton_kernels.py.jinja", contexts=contexts)
+    return {name: _context(name, plans[name]) for name in KERNELS if name in plans}
 
 
 def _context(name: str, plan: TilingPlan) -> KernelContext:

@@ -95,10 +95,7 @@ def compile_ahead(
         BackendError: triton is missing, the target is unknown, the kernel is interpreted, an argument has no type or
             value, or the compiler refuses the kernel.
     """
-    if target not in TARGETS:
-        raise BackendError(
-            f"target: {shown(target)} is none that kernels are compiled for; {nearest(str(target), list(TARGETS))}"
-        )
+    check_target(target)
     types = _types(kernel, signature, constexprs)
     compiled = _compile(kernel, types, constexprs, target, num_warps, num_stages, aligned)
     read = _cuda_usage if TARGETS[target].backend == "cuda" else _hip_usage
@@ -111,6 +108,18 @@ def compile_ahead(
         shared_limit=TARGETS[target].shared_limit,
         dots=_dots(compiled.asm["ttir"]),
     )
+
+
+def check_target(target: str) -> None:
+    """Refuse a name that is none of `TARGETS`.
+
+    Raises:
+        BackendError: it is none.
+    """
+    if target not in TARGETS:
+        raise BackendError(
+            f"target: {shown(target)} is none that kernels are compiled for; {nearest(str(target), list(TARGETS))}"
+        )
 
 
 def _types(kernel: Any, signature: Mapping[str, str], constexprs: Mapping[str, Any]) -> dict[str, str]:

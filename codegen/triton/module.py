@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlbtc.codegen.structured import KernelMatrix, refusal
-from mlbtc.codegen.triton.source import MatrixKernels
+from mlbtc.codegen.triton.matrix import MatrixKernels
 from mlbtc.codegen.triton.support import DTYPES, unsupported
 from mlbtc.errors import BackendError
 

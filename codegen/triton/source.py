@@ -7,73 +7,18 @@ import string
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from mlbtc.codegen.emit_torch import LINE, MatrixContext, comment_lines, matrix_context, render
 from mlbtc.codegen.program import Program
-from mlbtc.codegen.triton.kernels import KernelContext, kernel_context
-from mlbtc.codegen.triton.tiles import TilePlan, plan_tiles
-from mlbtc.codegen.triton.two_factor import TwoFactor, two_factors
-from mlbtc.graph import build_graph, check
-from mlbtc.plan import LevelPlan, build_plan
+from mlbtc.codegen.triton import nested_source
+from mlbtc.codegen.triton.gradients import GradientContext, gradient_context, gradient_lines, gradient_table
+from mlbtc.codegen.triton.kernels import Entry, KernelContext, Table, kernel_context, table
+from mlbtc.codegen.triton.matrix import ELEMENT_BYTES, LevelKernels, MatrixKernels, NestedKernels
+from mlbtc.codegen.triton.nested_source import NestedContext
+from mlbtc.codegen.triton.tiles import TilePlan
+from mlbtc.codegen.triton.two_factor import TwoFactor
+from mlbtc.plan import LevelPlan
 from mlbtc.plan.step import TOKENS
-from mlbtc.spec.language import MLBTC
-
-ELEMENT_BYTES = (2, 4)
-"""What kernels are tiled for: bfloat16 and float16, and float32."""
-
-
-@dataclass(frozen=True, slots=True)
-class LevelKernels:
-    """The kernels of one level.
-
-    Attributes:
-        factor: the level.
-        forward: for each element size the tiles of the product.
-        backward: those of the product with the transposed matrix.
-    """
-
-    factor: TwoFactor
-    forward: tuple[TilePlan, ...]
-    backward: tuple[TilePlan, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MatrixKernels:
-    """All kernels of a matrix.
-
-    Attributes:
-        spec: without open symbols.
-        levels: one per level.
-        plans: of the levels, for the gradients that torch computes.
-    """
-
-    spec: MLBTC
-    levels: tuple[LevelKernels, ...]
-    plans: tuple[LevelPlan, ...]
-
-    def describe(self, element_bytes: int = 2) -> str:
-        """Return the tiles of the levels and their multiply-adds, a line per level."""
-        size = ELEMENT_BYTES.index(element_bytes)
-        return "\n".join(f"level {number}: {level.forward[size]}" for number, level in enumerate(self.levels))
-
-    def __str__(self) -> str:
-        return self.describe()
-
-    @property
-    def header(self) -> tuple[str, ...]:
-        """Lines for the docstring of an emitted file."""
-        lines = [line for size in ELEMENT_BYTES for line in self.describe(size).splitlines()]
-        wrapped = (part for line in lines for part in textwrap.wrap(line, LINE - 4, subsequent_indent="    "))
-        return ("Kernels:", *(f"    {line}" for line in wrapped))
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A dictionary of the emitted file: its name and its lines."""
-
-    name: str
-    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +29,10 @@ class TritonContext:
         summary: the first line of the file.
         header: further lines of its docstring.
         in_features, out_features: the shape.
-        kernels: in the order of the levels.
+        kernels: of levels by themselves, in their order.
+        gradients: of the factors of levels.
+        features: of nested low rank, from the input to the features of all levels.
+        outputs: from there to the output.
         tables: which kernel runs with which tiles.
         product: lines that multiply.
         to_input: lines that make the gradient of the input.
@@ -96,30 +44,13 @@ class TritonContext:
     in_features: int
     out_features: int
     kernels: tuple[KernelContext, ...]
+    gradients: tuple[GradientContext, ...]
+    features: tuple[NestedContext, ...]
+    outputs: tuple[NestedContext, ...]
     tables: tuple[Table, ...]
     product: tuple[str, ...]
     to_input: tuple[str, ...]
     to_factors: tuple[str, ...]
-
-
-@lru_cache(maxsize=256)
-def plan_kernels(spec: MLBTC) -> MatrixKernels:
-    """Plan the kernels of a matrix.
-
-    Args:
-        spec: without open symbols.
-
-    Raises:
-        BackendError: a level has no kernel; the message says which, why, and what works.
-    """
-    plan = build_plan(check(build_graph(spec)))
-    levels = []
-    for factor in two_factors(spec, plan):
-        forward, backward = (
-            tuple(plan_tiles(direction, size) for size in ELEMENT_BYTES) for direction in (factor, factor.transposed())
-        )
-        levels.append(LevelKernels(factor, forward, backward))
-    return MatrixKernels(spec, tuple(levels), plan.levels)
 
 
 def emit_kernels(
@@ -133,22 +64,61 @@ def emit_kernels(
         header: its further lines.
         module: what stands behind the kernels; None for `multiply` and nothing else.
     """
-    directions = [(f"level{n}_{way}", getattr(level, way)) for n, level in enumerate(kernels.levels) for way in _WAYS]
-    context = TritonContext(
-        summary=textwrap.fill(summary, LINE - 3),
-        header=header,
-        in_features=int(kernels.spec.shape[1]),
-        out_features=int(kernels.spec.shape[0]),
-        kernels=tuple(kernel for name, plans in directions for kernel in _kernels(name, plans)),
-        tables=tuple(_table(name, plans) for name, plans in directions),
-        product=_sum_of_levels(kernels, "forward", "x", ", bias=bias"),
-        to_input=_sum_of_levels(kernels, "backward", "grad", ""),
-        to_factors=tuple(
-            line for pair in zip(kernels.levels, kernels.plans, strict=True) for line in _gradients(*pair)
-        ),
-    )
+    context = _context(kernels, textwrap.fill(summary, LINE - 3), header)
     digest = hashlib.sha256(repr((context, module)).encode()).hexdigest()[:24]
     return render("triton_matrix.py.jinja", context=context, module=module, operator=f"mlbtc_triton::product_{digest}")
+
+
+def _context(kernels: MatrixKernels, summary: str, header: tuple[str, ...]) -> TritonContext:
+    shape = int(kernels.spec.shape[1]), int(kernels.spec.shape[0])
+    if kernels.nested is not None:
+        return _nested_context(kernels.nested, summary, header, *shape)
+    directions = [(f"level{n}_{way}", getattr(level, way)) for n, level in enumerate(kernels.levels) for way in _WAYS]
+    taken = [(number, level) for number, level in enumerate(kernels.levels) if level.gradients]
+    pairs = zip(range(len(kernels.levels)), kernels.levels, kernels.plans, strict=True)
+    return TritonContext(
+        summary,
+        header,
+        *shape,
+        kernels=tuple(kernel for name, plans in directions for kernel in _kernels(name, plans)),
+        features=(),
+        outputs=(),
+        gradients=tuple(gradient_context(f"level{n}_gradients", level.factor) for n, level in taken),
+        tables=(
+            *(_table(name, plans) for name, plans in directions),
+            *(gradient_table(f"level{n}_gradients", level.gradients) for n, level in taken),
+        ),
+        product=_sum_of_levels(kernels, "forward", "x", "bias"),
+        to_input=_sum_of_levels(kernels, "backward", "grad", "None"),
+        to_factors=tuple(line for pair in pairs for line in _gradients(*pair)),
+    )
+
+
+def _nested_context(
+    kernels: NestedKernels, summary: str, header: tuple[str, ...], in_features: int, out_features: int
+) -> TritonContext:
+    matrix, turned = kernels.matrix, kernels.matrix.transposed()
+    pairs = [
+        nested_source.contexts(nested_source.FORWARD, matrix),
+        nested_source.contexts(nested_source.BACKWARD, turned),
+    ]
+    return TritonContext(
+        summary,
+        header,
+        in_features,
+        out_features,
+        kernels=(),
+        gradients=(),
+        features=tuple(features for features, _ in pairs),
+        outputs=tuple(outputs for _, outputs in pairs),
+        tables=(
+            *nested_source.tables(nested_source.FORWARD, kernels.forward),
+            *nested_source.tables(nested_source.BACKWARD, kernels.backward),
+        ),
+        product=nested_source.product(nested_source.FORWARD, matrix, "x", "bias"),
+        to_input=nested_source.product(nested_source.BACKWARD, turned, "grad", "None"),
+        to_factors=nested_source.gradients(matrix),
+    )
 
 
 def module_context(program: Program, kernels: MatrixKernels, class_name: str, init: str) -> MatrixContext:
@@ -191,19 +161,12 @@ def _kernels(name: str, plans: Sequence[TilePlan]) -> tuple[KernelContext, ...]:
 
 
 def _table(name: str, plans: Sequence[TilePlan]) -> Table:
-    lines = []
+    entries = []
     for plan in plans:
-        tiles = ", ".join(f'"TILE_{letter.upper()}": {getattr(plan.tiles, letter)}' for letter in "tcbsda")
-        options = f'"num_warps": {plan.tiles.warps}, "num_stages": {plan.tiles.stages}, "enable_fp_fusion": True'
-        lines += [
-            f"{plan.element_bytes}: (",
-            f"    {_named(name, plan)},",
-            f"    {plan.programs},",
-            f"    {{{tiles}}},",
-            f"    {{{options}}},",
-            "),",
-        ]
-    return Table(name.upper(), tuple(lines))
+        tiles = {letter: getattr(plan.tiles, letter) for letter in "tcbsda"}
+        kernel, run = _named(name, plan), (plan.tiles.warps, plan.tiles.stages)
+        entries.append(Entry(plan.element_bytes, kernel, plan.programs, tiles, *run))
+    return table(name, entries)
 
 
 def _sum_of_levels(kernels: MatrixKernels, way: str, source: str, bias: str) -> tuple[str, ...]:
@@ -211,15 +174,28 @@ def _sum_of_levels(kernels: MatrixKernels, way: str, source: str, bias: str) -> 
     lines, last = [], len(kernels.levels) - 1
     for number, level in enumerate(kernels.levels):
         factor = level.factor if way == "forward" else level.factor.transposed()
-        operands = f"{source}, factors[{factor.right}], factors[{factor.left}], {factor.out_features}"
-        options = bias if number == last else ", dtype=torch.float32"
-        call = f"_run(LEVEL{number}_{way.upper()}, {operands}{options}{', earlier=y' if number else ''})"
+        operands = f"{source}, [factors[{factor.right}], factors[{factor.left}]], {factor.out_features}"
+        added = f"**_added({bias if number == last else 'None'}{', y' if number else ''})"
+        options = added if number == last else f"torch.float32, {added}"
+        call = f"_run(LEVEL{number}_{way.upper()}, {operands}, {options})"
         lines.append(f"return {call}" if number == last else f"y = {call}")
     return tuple(lines)
 
 
-def _gradients(level: LevelKernels, plan: LevelPlan) -> tuple[str, ...]:
-    """Return the lines that add the gradients of a level's factors: the two steps of its plan, differentiated."""
+def _gradients(number: int, level: LevelKernels, plan: LevelPlan) -> tuple[str, ...]:
+    """Return the lines that add the gradients of a level's factors: a call of the kernel, or products of torch."""
+    name = f"level{number}_gradients"
+    called, multiplied = gradient_lines(name, level.factor), _products(level.factor, plan)
+    if len(level.gradients) == len(ELEMENT_BYTES):
+        return called
+    if not level.gradients:
+        return multiplied
+    condition = f"if x.element_size() in {name.upper()}:"
+    return condition, *(f"    {line}" for line in called), "else:", *(f"    {line}" for line in multiplied)
+
+
+def _products(factor: TwoFactor, plan: LevelPlan) -> tuple[str, ...]:
+    """Return the two steps of a level's plan, differentiated."""
     first, second = plan.steps
     assert first.right is not None
     assert second.right is not None
@@ -236,7 +212,6 @@ def _gradients(level: LevelKernels, plan: LevelPlan) -> tuple[str, ...]:
     x, middle, y = text(plan.activation.indices), text(first.result.indices), text(plan.output)
     right, left = text(first.right.indices), text(second.right.indices)
     grad = f"grad.reshape({shape(plan.output)})"
-    factor = level.factor
     return (
         f"inputs = x.reshape({shape(plan.activation.indices)})  # {' '.join(plan.activation.indices)}",
         f"outputs = {grad if factor.scale == 1 else f'{factor.scale!r} * {grad}'}  # {' '.join(plan.output)}",

@@ -31,10 +31,11 @@ def unsupported(device: torch.device) -> str | None:
     if not installed():
         return "triton is not installed (pip install triton)"
     if device.type not in ("cpu", "cuda"):
-        return f"kernels run on GPUs of NVIDIA and AMD, the parameters are on {device}"
+        return f"Triton kernels run on GPUs of NVIDIA and AMD, the tensors are on {device.type}"
     if device.type == "cpu" and not interpreting():
         return (
-            "kernels run on a GPU; on a CPU in Triton's interpreter, with TRITON_INTERPRET=1 before triton is imported"
+            "Triton kernels run on GPUs; on a CPU in Triton's interpreter, with TRITON_INTERPRET=1 before triton is "
+            "imported"
         )
     if device.type == "cuda" and interpreting():
         return "TRITON_INTERPRET was set when triton was imported, so that kernels run on a CPU"

@@ -133,7 +133,7 @@ def two_factors(spec: MLBTC, plan: Plan) -> tuple[TwoFactor, ...]:
                 f"levels[{number}] of {spec.name!r}, {level}: no Triton kernel, as {reason}; "
                 "target='torch' takes every spec on every device"
             )
-        found.append(_two_factor(level, level_plan, _positions(spec, number)))
+        found.append(_two_factor(level, level_plan, positions_of(spec, number)))
     return tuple(found)
 
 
@@ -155,8 +155,8 @@ def _of_one_factor(indices: Sequence[str], plan: LevelPlan, outside: set[str]) -
     return [i for i in indices if i not in outside and sum(i in f.indices for f in plan.factors) == 1]
 
 
-def _positions(spec: MLBTC, number: int) -> tuple[int, ...]:
-    """Return where the factors of a level stand among the tensors of the matrix."""
+def positions_of(spec: MLBTC, number: int) -> tuple[int, ...]:
+    """Return where the factors of a level stand, in its order, among the tensors of the matrix."""
 
     def key(level: int, factor: int) -> object:
         return spec.levels[level].names[factor] or (level, factor)

@@ -19,6 +19,7 @@ from mlbtc.cli.generate import generate_command
 from mlbtc.cli.options import teach
 from mlbtc.cli.reproduce import reproduce_command
 from mlbtc.cli.sample import sample_command
+from mlbtc.cli.search import search_command
 from mlbtc.cli.train import app as train_app
 from mlbtc.errors import MlbtcError
 
@@ -40,6 +41,7 @@ Then:
     mlbtc compile spec.yaml -o layer.py          # a module that needs torch only
     mlbtc autotune spec.yaml --tokens 4096       # measure what runs it fastest here, and keep that
     mlbtc fit spec.yaml w.npy -o factors.safetensors   # the best factors for a given matrix
+    mlbtc search --shape 1024x4096 --budget-macs 0.25x   # which structures are worth a look
     mlbtc generate --width 512 -o variants/      # one file per attention variant, and what each costs
     mlbtc train icl --attention mlr              # in-context regression with an attention spec
     mlbtc train forecast --data ETTh1.csv        # forecasting, against the trivial rivals
@@ -67,6 +69,7 @@ app.command("doctor", help=teach((doctor_command.__doc__ or "").partition("Raise
 app.command("fit", help=teach(fit_command.__doc__))(fit_command)
 app.command("generate", help=teach(generate_command.__doc__))(generate_command)
 app.command("reproduce", help=teach(reproduce_command.__doc__))(reproduce_command)
+app.command("search", help=teach(search_command.__doc__))(search_command)
 app.command("sample", help=teach(sample_command.__doc__))(sample_command)
 app.add_typer(train_app, name="train")
 app.add_typer(bench_app, name="bench")

@@ -39,9 +39,11 @@ def compile_command(
         mlbtc compile examples/specs/local_and_global.yaml -o layer.py
         python -c "import torch, layer; print(layer.LocalAndGlobal()(torch.randn(3, 1024)).shape)"
 
-    With --target triton the file has the kernels of a matrix of two-factor levels, too, and needs torch and triton:
+    With --target triton the file has kernels for GPUs, too, of a matrix of two-factor levels or of attention in nested
+    blocks, and needs torch and triton:
 
         mlbtc compile examples/specs/local_and_global.yaml --target triton -o layer.py
+        mlbtc compile examples/specs/mlr_attention.yaml --target triton -o kernels.py
 
     An attention spec gives a layer (B, T, width) -> (B, T, width):
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from mlbtc.errors import BackendError
+from mlbtc.errors import BackendError, SpecError
 
 if TYPE_CHECKING:
+    from mlbtc.attention.triton.proof import Verdict
     from mlbtc.doctor import Examination
+
+KERNEL_TABLE_WIDTH = 100
+"""The least columns of the table of kernels, so that no number is cut in a pipe or a file."""
 
 STYLES = {"ok": "green", "optional": "dim", "lost": "yellow", "broken": "bold red"}
 
@@ -28,6 +34,15 @@ class Format(StrEnum):
 
 def doctor_command(
     format: Annotated[Format, typer.Option("--format", "-f", help="How to print what was found.")] = Format.table,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Prove the Triton kernels instead, with no GPU: a minute or two, once.")
+    ] = False,
+    arch: Annotated[
+        list[str] | None, typer.Option(help="With --kernels, a GPU: sm_80, sm_90 or gfx942; all by default.")
+    ] = None,
+    ranks: Annotated[
+        list[str] | None, typer.Option(help="With --kernels, a head: 48|16, or 8x8 for eight levels of 8.")
+    ] = None,
 ) -> None:
     """Say what mlbtc finds on this machine, what runs and why, and what is lost without a compiler.
 
@@ -43,9 +58,22 @@ def doctor_command(
 
         CXX=clang++ MLBTC_CACHE=kernels mlbtc doctor
 
+    With --kernels it compiles the Triton kernels of attention and of decoding ahead of time, for GPUs that need not be
+    here, and reads registers, spills and shared memory from the binaries. A kernel that breaks a limit of its GPU, or
+    spills on sm_90 for a head of up to 64 features, makes the exit status 1:
+
+        mlbtc doctor --kernels
+        mlbtc doctor --kernels --arch sm_90 --ranks "48|16" --ranks 8x8 --format json
+
     Raises:
-        BackendError: something essential is broken.
+        BackendError: something essential is broken, or kernels cannot be compiled here.
+        SpecError: an architecture or ranks that there are not.
     """
+    if kernels:
+        _prove(format, arch, ranks)
+        return
+    if arch or ranks:
+        raise SpecError("--arch and --ranks go with --kernels")
     try:
         from mlbtc.doctor import examine
     except (ImportError, OSError) as error:
@@ -74,3 +102,64 @@ def table(found: Examination) -> Table:
         shown.add_row(lead, fact.name, Text(fact.state, style=STYLES[fact.state]), value)
         section = fact.section
     return shown
+
+
+# Kernels --------------------------------------------------------------------------------------------------------------
+
+
+def _prove(format: Format, arch: list[str] | None, ranks: list[str] | None) -> None:
+    from mlbtc.attention.triton import proof
+    from mlbtc.codegen.triton import TARGETS
+
+    heads = [proof.parse_ranks(text) for text in ranks] if ranks else list(proof.RANKS)
+    targets = list(dict.fromkeys(arch or TARGETS))
+    proof.require_compiler()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    errors = Console(stderr=True)
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("compiling", total=len(targets) * sum(len(proof.subjects(head)) for head in heads))
+
+        def done(verdict: Verdict) -> None:
+            bar.update(task, advance=1, description=f"{verdict.kernel}, {verdict.target}")
+
+        verdicts = proof.prove_all(heads, targets, done=done)
+    failed = [verdict for verdict in verdicts if verdict.failures]
+    if format == Format.json:
+        found = {"passes": not failed, "tokens": proof.TOKENS, "kernels": [verdict.to_json() for verdict in verdicts]}
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        plain = Console(highlight=False)
+        plain.width = max(plain.width, KERNEL_TABLE_WIDTH)
+        plain.print(kernel_table(verdicts))
+    if failed:
+        first = failed[0]
+        what = f"{first.kernel} of {_spelled(first.ranks)} on {first.target}: {first.failures[0]}"
+        typer.echo(f"mlbtc: {len(failed)} of {len(verdicts)} kernels break a limit, the first is {what}", err=True)
+        raise typer.Exit(1)
+
+
+def kernel_table(verdicts: Sequence[Verdict]) -> Table:
+    """Return one row per kernel; failures stand beside their verdict."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("target", "ranks", "kernel"):
+        shown.add_column(column, no_wrap=True)
+    for column in ("registers", "spilled bytes", "shared bytes", "of"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    shown.add_column("", overflow="fold")
+    lead = ("", "")
+    for verdict in verdicts:
+        record, place = verdict.record, (verdict.target, _spelled(verdict.ranks))
+        numbers = ["-"] * 4
+        if record is not None:
+            counts = record.registers, record.local_bytes, record.shared_bytes, record.shared_limit
+            numbers = [f"{count:,}" for count in counts]
+        state = Text("FAIL", style="bold red") if verdict.failures else Text("PASS", style="green")
+        state.append("".join(f" {failure}" for failure in verdict.failures), style="not bold")
+        shown.add_row(*(place if place != lead else ("", "")), verdict.kernel, *numbers, state)
+        lead = place
+    return shown
+
+
+def _spelled(ranks: Sequence[int]) -> str:
+    same = len(ranks) > 1 and len(set(ranks)) == 1
+    return f"{len(ranks)}x{ranks[0]}" if same else "|".join(map(str, ranks))

@@ -21,7 +21,7 @@ class Scale(StrEnum):
 
 
 def reproduce_command(
-    experiment: Annotated[str, typer.Argument(help="icl, the only one so far.", metavar="EXPERIMENT")],
+    experiment: Annotated[str, typer.Argument(help="icl, lm, forecast or mup.", metavar="EXPERIMENT")],
     scale: Annotated[Scale, typer.Option(help="small: two cores, about an hour; paper: the full size, for a GPU.")] = (
         Scale.small
     ),
@@ -45,6 +45,8 @@ def reproduce_command(
 
         mlbtc reproduce icl --dry-run                     # what it would run, and for how long
         mlbtc reproduce icl --out runs/icl-grid
+        mlbtc reproduce lm --data book.txt                # without it Python's own library
+        mlbtc reproduce forecast --data ETTh1.csv
         mlbtc reproduce icl --variants standard,bilinear-btt --seeds 5 --out runs/icl-grid
         mlbtc reproduce icl --steps 100 --seeds 2         # a look at what it makes, in a minute or two
     """

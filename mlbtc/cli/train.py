@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from mlbtc.cli.options import teach
 from mlbtc.cli.train_options import (
@@ -24,6 +23,7 @@ from mlbtc.cli.train_options import (
     Mlp,
     Mup,
     Out,
+    Parallel,
     Precisions,
     Rate,
     Resume,
@@ -37,6 +37,8 @@ from mlbtc.cli.train_options import (
 from mlbtc.errors import SpecError
 
 INTERRUPTED = 130
+CHANGEABLE = ("steps", "data", "device", "parallel")
+"""Options that may be given beside --resume."""
 
 HELP = """Train a small transformer whose attention is any attention spec, and compare it with trivial rivals.
 
@@ -99,6 +101,7 @@ def icl_command(
     accumulate: Accumulate = None,
     ema: Ema = None,
     tensorboard: Tensorboard = None,
+    parallel: Parallel = None,
     seed: Seed = None,
     out: Out = None,
     device: Device = None,
@@ -166,6 +169,7 @@ def forecast_command(
     accumulate: Accumulate = None,
     ema: Ema = None,
     tensorboard: Tensorboard = None,
+    parallel: Parallel = None,
     seed: Seed = None,
     out: Out = None,
     device: Device = None,
@@ -225,6 +229,7 @@ def lm_command(
     accumulate: Accumulate = None,
     ema: Ema = None,
     tensorboard: Tensorboard = None,
+    parallel: Parallel = None,
     seed: Seed = None,
     out: Annotated[
         Path | None, typer.Option(help="The run folder, runs/lm by default; an earlier run there is moved aside.")
@@ -254,25 +259,27 @@ for _command in app.registered_commands:
 def _train(task: Any, options: dict[str, Any], resume: Path | None) -> None:
     """Run a task with the options that were given, and print where everything is."""
     from mlbtc.training.errors import Interrupted
+    from mlbtc.training.launch import launch, own_console
 
     # An option that may be repeated is an empty list where it is not given; flags are None or true.
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items() if value != []}
-    console = Console()
+    console = own_console()
     try:
         if resume is None:
             result = task.run(task.Config.make(**options), console=console)
         else:
             _refuse_beside_resume(options)
-            kept = {key: options.get(key) for key in ("steps", "data", "device")}
+            kept = {key: options.get(key) for key in CHANGEABLE}
             result = task.run(task.resume_config(resume, **kept), resume=True, console=console)
     except Interrupted as stop:
         go_on = f"mlbtc train {task.Config.task} --resume {stop.folder}"
-        typer.echo(f"{stop}; go on with: {go_on}", err=True)
+        if launch().leads:
+            typer.echo(f"{stop}; go on with: {go_on}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     result.show(console)
 
 
 def _refuse_beside_resume(options: dict[str, Any]) -> None:
     for name, value in options.items():
-        if value is not None and name not in ("steps", "data", "device"):
+        if value is not None and name not in CHANGEABLE:
             raise SpecError(f"--{name} {value} cannot change beside --resume: the run folder says what the run is")

@@ -9,6 +9,13 @@ from typing import Annotated
 import typer
 
 
+class Together(StrEnum):
+    """What several processes do."""
+
+    ddp = "ddp"
+    fsdp = "fsdp"
+
+
 class Schedule(StrEnum):
     """What the learning rate does behind the warm-up."""
 
@@ -62,11 +69,16 @@ Ema = Annotated[
 Tensorboard = Annotated[
     bool | None, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard, into the run folder.")
 ]
+Parallel = Annotated[
+    Together | None,
+    typer.Option(help="Under torchrun: ddp (default), a replica each, or fsdp, a part of every weight each."),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random streams; 0 by default.")]
 Out = Annotated[
     Path | None, typer.Option(help="The run folder; an earlier run there is moved aside. runs/icl or runs/forecast.")
 ]
 Device = Annotated[str | None, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")]
 Resume = Annotated[
-    Path | None, typer.Option(help="Continue the run in this folder; beside it only --steps, --data and --device.")
+    Path | None,
+    typer.Option(help="Continue the run in this folder; beside it only --steps, --data, --device, --parallel."),
 ]

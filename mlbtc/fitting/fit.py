@@ -129,6 +129,13 @@ def fit(
     return Fit(module, report)
 
 
+def fit_error(spec: MLBTC, matrix: Tensor, covariance: Tensor | None, max_iterations: int) -> float:
+    """Return the relative error that `fit` comes to, without a module and a bound."""
+    course = Course(build_problem(spec, matrix, covariance), max_iterations, TOLERANCE)
+    follow(course, seed=0, starts=1)
+    return course.errors[-1]
+
+
 def as_matrix(value: object, what: str) -> Tensor:
     """Return a matrix as a tensor.
 

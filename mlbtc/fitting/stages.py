@@ -110,12 +110,20 @@ def follow(course: Course, seed: int, starts: int) -> None:
         if is_optimal(problem.trees[0]) and (problem.root is None or through):
             return
     else:
-        rounds = sweep(problem, problem.padded(problem.matrix))
-        course.run(ROUNDS, islice(rounds, FIRST_ROUNDS) if is_small(problem) else rounds)
+        course.run(ROUNDS, islice(sweep(problem, problem.padded(problem.matrix)), _rounds(course)))
     if not course.is_done:
         course.run(STEPS, improve(problem, course.values))
     if not course.is_done and is_small(problem):
         course.run(AGAIN, _from_random(problem, seed, starts, course.limit - len(course.errors)))
+
+
+def _rounds(course: Course) -> int:
+    """Return how many rounds over the levels are worth it: where steps are cheap or rounds see no weights, a few."""
+    if is_small(course.problem):
+        return FIRST_ROUNDS
+    if course.problem.root is not None:
+        return min(FIRST_ROUNDS, max(1, course.limit // 2))
+    return course.limit
 
 
 def holds_inputs(problem: Problem) -> bool:

@@ -34,13 +34,16 @@ class Option:
 
     def largest(self, macs: float) -> MLBTC | None:
         """Return the member of the largest rank that has at most so many MACs per token, or None."""
-        if macs_of(self.make(1)) > macs:
-            return None
-        below, above = 1, self.most + 1
+        rank = self.largest_rank(macs)
+        return self.make(rank) if rank else None
+
+    def largest_rank(self, macs: float) -> int:
+        """Return that rank, 0 where even a rank of 1 has more."""
+        below, above = 0, self.most + 1
         while above - below > 1:
             middle = (below + above) // 2
             below, above = (middle, above) if macs_of(self.make(middle)) <= macs else (below, middle)
-        return self.make(below)
+        return below
 
 
 @lru_cache(maxsize=4096)

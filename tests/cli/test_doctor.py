@@ -82,9 +82,10 @@ class TestWithACompiler:
             assert "built Doctor_forward_float32" in kernel.value
 
     def test_the_choice_is_that_of_compile(self) -> None:
-        (matrix, attention) = doctor._choices()
+        (matrix, attention, decoding) = doctor._choices()
         assert matrix.value.startswith("target cpp on cpu, float32: the CPU and a compiler")
         assert attention.value.startswith("backend cpp on cpu, float32, 1024 tokens")
+        assert decoding.value.startswith("cpp on cpu, float32: ")
 
     def test_a_compiler_that_fails_is_a_loss(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         broken = tmp_path / "broken"

@@ -77,6 +77,15 @@ def test_a_covariance_weighs_errors():
         assert found.error < oracle.relative(matrix, plain.module.to_dense().detach().numpy(), root) - 1e-3
 
 
+def test_a_covariance_counts_for_sums_that_are_not_small():
+    rng = np.random.default_rng(0)
+    matrix, scale = rng.standard_normal((64, 128)), np.geomspace(3, 0.1, 128)
+    found = mlbtc.fit("mlr", matrix, ranks=[4, 4], covariance=np.diag(scale**2), max_iterations=6, target="torch")
+    plain = mlbtc.fit("mlr", matrix, ranks=[4, 4], max_iterations=6, target="torch").module.to_dense().detach().numpy()
+    assert found.report.stages == ("levels in turn", "all factors at once")
+    assert found.error < 0.98 * oracle.relative(matrix, plain, np.diag(scale))
+
+
 def test_block_diagonal_under_a_covariance_solves_the_normal_equations():
     rng = np.random.default_rng(1)
     matrix, inputs = rng.standard_normal((6, 9)), rng.standard_normal((50, 9)) @ rng.standard_normal((9, 9))

@@ -8,14 +8,12 @@ from torch import nn
 from mlbtc.training import TrainingError, checkpoints, durable
 from mlbtc.training.checkpoints import load_checkpoint, save_checkpoint, save_weights
 
-CPU = torch.device("cpu")
-
 
 def test_round_trip_keeps_the_newest_only(tmp_path):
     model, other = nn.Linear(3, 2), nn.Linear(3, 2)
     save_checkpoint(tmp_path, 9, other, {})
     save_checkpoint(tmp_path, 10, model, {"best": {"mse": 0.5}, "generator": torch.arange(4)})
-    state = load_checkpoint(tmp_path, other, CPU)
+    state = load_checkpoint(tmp_path, other)
     assert torch.equal(other.weight, model.weight)
     assert state["step"] == 10
     assert state["best"] == {"mse": 0.5}
@@ -26,7 +24,7 @@ def test_a_step_can_be_written_twice(tmp_path):
     model = nn.Linear(3, 2)
     for value in (1, 2):
         save_checkpoint(tmp_path, 5, model, {"value": value})
-    assert load_checkpoint(tmp_path, model, CPU)["value"] == 2
+    assert load_checkpoint(tmp_path, model)["value"] == 2
 
 
 def test_a_crash_while_writing_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
@@ -42,20 +40,20 @@ def test_a_crash_while_writing_leaves_the_earlier_checkpoint(tmp_path, monkeypat
     with pytest.raises(OSError, match="no space"):
         save_checkpoint(tmp_path, 2, model, {})
     monkeypatch.undo()
-    assert load_checkpoint(tmp_path, model, CPU)["step"] == 1
+    assert load_checkpoint(tmp_path, model)["step"] == 1
     assert torch.equal(model.weight, before)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000001"]
 
 
 def test_no_checkpoint(tmp_path):
     with pytest.raises(TrainingError, match="no checkpoint"):
-        load_checkpoint(tmp_path, nn.Linear(3, 2), CPU)
+        load_checkpoint(tmp_path, nn.Linear(3, 2))
 
 
 def test_a_checkpoint_of_another_model(tmp_path):
     save_checkpoint(tmp_path, 1, nn.Linear(3, 2), {})
     with pytest.raises(TrainingError, match="not a checkpoint of this run"):
-        load_checkpoint(tmp_path, nn.Linear(4, 2), CPU)
+        load_checkpoint(tmp_path, nn.Linear(4, 2))
 
 
 class Dangerous:
@@ -66,7 +64,7 @@ class Dangerous:
 def test_a_state_file_cannot_run_code(tmp_path, capsys):
     save_checkpoint(tmp_path, 1, nn.Linear(3, 2), {"payload": Dangerous()})
     with pytest.raises(TrainingError, match="not a checkpoint"):
-        load_checkpoint(tmp_path, nn.Linear(3, 2), CPU)
+        load_checkpoint(tmp_path, nn.Linear(3, 2))
     assert "executed" not in capsys.readouterr().out
 
 
@@ -93,7 +91,7 @@ def dying_after(monkeypatch, calls):
 
         return call
 
-    for module, names in ((os, ("replace", "fsync")), (durable, ("remove",)), (checkpoints, ("remove", "save_file"))):
+    for module, names in ((os, ("replace", "fsync")), (durable, ("remove",)), (checkpoints, ("remove",))):
         for name in names:
             monkeypatch.setattr(module, name, mortal(getattr(module, name)))
     monkeypatch.setattr(torch, "save", mortal(torch.save))
@@ -115,7 +113,7 @@ def test_whenever_the_machine_dies_the_latest_checkpoint_is_whole(tmp_path, monk
             pass
         else:
             outcomes.append("done")
-        state = load_checkpoint(folder, found, CPU)
+        state = load_checkpoint(folder, found)
         assert torch.equal(found.weight, {"old": old, "new": new}[state["value"]].weight)
         outcomes.append(state["value"])
         save_checkpoint(folder, 9, new, {})
@@ -132,4 +130,4 @@ def test_a_pointer_that_leads_nowhere(tmp_path, text):
     save_checkpoint(tmp_path, 1, nn.Linear(3, 2), {})
     (tmp_path / "latest").write_text(text)
     with pytest.raises(TrainingError, match=r"names .* no checkpoint in"):
-        load_checkpoint(tmp_path, nn.Linear(3, 2), CPU)
+        load_checkpoint(tmp_path, nn.Linear(3, 2))

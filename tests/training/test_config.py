@@ -46,7 +46,7 @@ def test_mup_gives_names_its_scale_and_asks_it_of_specs():
         ({"schedule": "cosine"}, "--schedule cosine needs --decay-steps"),
         ({"decay_steps": 8}, "nothing without --schedule cosine"),
         ({"schedule": "cosine", "decay_steps": 100}, "behind the warm-up of 100"),
-        ({"batch": 10, "accumulate": 4}, "--accumulate 4 does not divide --batch 10"),
+        ({"batch": 10, "accumulate": 4}, r"--batch 10 cannot be cut .* --accumulate 4; it must be a multiple of 4"),
     ],
 )
 def test_options_that_contradict_each_other(options, message):

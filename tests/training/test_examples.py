@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
     [
         ("in_context_regression", "least squares  error at the last point"),
         ("language_model", "global+window  validation loss"),
+        ("convert_model", "btt  0.42 of the MACs  validation loss"),
         pytest.param("demo", "4  train in-context regression", marks=pytest.mark.slow),
         pytest.param("forecast_etth1", "mlr-days  MSE", marks=pytest.mark.slow),
     ],

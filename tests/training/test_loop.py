@@ -50,7 +50,7 @@ def quiet():
 
 
 def train(folder, problem, *, resume=False, **options):
-    config = RunConfig(**({"steps": 10, "lr": 0.1, "warmup": 3, "checkpoint_every": 4} | options))
+    config = RunConfig(**({"steps": 10, "lr": 0.1, "warmup": 3, "checkpoint_every": 4, "device": "cpu"} | options))
     folder.mkdir(exist_ok=True)
     RunConfig.task = "line"
     return fit(problem, config, RunFolder(folder), resume=resume, console=quiet())

@@ -19,7 +19,14 @@ def test_report_and_terminal_say_the_same(tmp_path):
     folder = open_run(config, {}, resume=False, console=Console(file=io.StringIO()))
     notes = ("the series is [synthetic]",)
     result = finish(
-        config, folder, model=nn.Linear(3, 2), metrics={"mse": 0.5}, table=TABLE, notes=notes, steps=7, figure=None
+        config,
+        folder,
+        model=nn.Linear(3, 2),
+        metrics={"mse": 0.5},
+        table=TABLE,
+        notes=notes,
+        steps=7,
+        draw=lambda: None,
     )
     report = result.report.read_text()
     assert TABLE.to_markdown() in report

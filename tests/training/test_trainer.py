@@ -1,12 +1,15 @@
 import pytest
 import torch
 
+from mlbtc.training.launch import Launch
 from mlbtc.training.tasks import forecasting, in_context_regression, language_model
 from mlbtc.training.tasks.forecast_problem import Forecasting
 from mlbtc.training.tasks.series import synthetic_series
 from mlbtc.training.tasks.text import Text
+from mlbtc.training.team import Team
 from mlbtc.training.trainer import Trainer, in_precision
 
+ALONE = Team(Launch(), torch.device("cpu"))
 SIZES = {"width": 16, "heads": 2, "layers": 2, "batch": 12, "warmup": 2, "lr": 1e-2, "device": "cpu"}
 
 
@@ -27,7 +30,7 @@ def problem(task, **options):
 def losses(task, steps=6, dtype=torch.float32, **options):
     found, config = problem(task, **options)
     found.model.to(dtype)
-    trainer = Trainer(found, config)
+    trainer = Trainer(found, config, ALONE)
     return [trainer.step(step)["loss"] for step in range(1, steps + 1)], found
 
 
@@ -68,7 +71,7 @@ def test_bf16_multiplies_in_bf16_and_returns_fp32():
 
 def test_finishing_leaves_the_average_in_the_model():
     found, config = problem("icl", ema=0.5)
-    trainer = Trainer(found, config)
+    trainer = Trainer(found, config, ALONE)
     trainer.step(1)
     weights = {name: weight.clone() for name, weight in trainer.average.weights.items()}
     trainer.finish()

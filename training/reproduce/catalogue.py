@@ -8,10 +8,15 @@ from typing import Any
 
 from mlbtc.errors import nearest
 from mlbtc.training.errors import TrainingError
-from mlbtc.training.reproduce import icl
+from mlbtc.training.reproduce import forecasting, icl, language, transfer
 from mlbtc.training.reproduce.grid import Experiment
 
-EXPERIMENTS: dict[str, Callable[[str, int | None], Experiment]] = {"icl": icl.experiment}
+EXPERIMENTS: dict[str, Callable[[str, int | None], Experiment]] = {
+    "icl": icl.experiment,
+    "lm": language.experiment,
+    "forecast": forecasting.experiment,
+    "mup": transfer.experiment,
+}
 SCALES = ("small", "paper")
 
 

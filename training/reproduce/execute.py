@@ -58,10 +58,10 @@ def make_schedule(experiment: Experiment, out: Path, say: Callable[[str], None] 
     known: dict[tuple[str, str], Estimate] = {}
     seconds = []
     for cell in waiting:
-        kind = cell.setting, cell.variant
+        kind = cell.setting, cell.kind
         if kind not in known:
             known[kind] = measure(experiment, cell)
-            say(f"{cell.setting}, {cell.variant}: {1e3 * known[kind].step:.1f} ms a step of {cell.config.steps:,}")
+            say(f"{cell.setting}, {cell.kind}: {1e3 * known[kind].step:.1f} ms a step of {cell.config.steps:,}")
         seconds.append(known[kind].total(cell.config.steps, getattr(cell.config, experiment.measure.evaluates)))
     return Schedule(cells, waiting, tuple(seconds))
 
@@ -160,7 +160,7 @@ def read_outcome(experiment: Experiment, cell: Cell) -> Outcome:
     folder, measure = RunFolder(cell.config.out), experiment.measure
     config = experiment.task.resume_config(folder.root)
     results = json.loads(folder.results.read_text(encoding="utf-8"))
-    versions = json.loads(folder.config.read_text(encoding="utf-8"))["versions"]
+    stored = json.loads(folder.config.read_text(encoding="utf-8"))
     return Outcome(
         setting=cell.setting,
         variant=cell.variant,
@@ -168,6 +168,7 @@ def read_outcome(experiment: Experiment, cell: Cell) -> Outcome:
         final=measure.final(results),
         curve=read_curve(read_metrics(folder.metrics), measure.value, lambda row: measure.macs(config, row)),
         parameters=results["parameters"],
-        versions=tuple(versions.items()),
+        versions=tuple(stored["versions"].items()),
+        data=tuple(stored["inputs"].items()),
         extra=measure.extra(results),
     )

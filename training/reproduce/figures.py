@@ -18,7 +18,7 @@ def write_figures(out: Path, experiment: Experiment, outcomes: Sequence[Outcome]
     """Draw `curves-SETTING.png` of each setting and `paper.png`; nothing without matplotlib or without runs."""
     drawn: list[Path] = []
     for setting in experiment.settings:
-        chosen = [outcome for outcome in outcomes if outcome.setting == setting.name and outcome.curve]
+        chosen = [outcome for outcome in outcomes if outcome.setting == setting.name]
         found = panels(2) if chosen else None
         if found:
             figure, left, right = found
@@ -34,7 +34,7 @@ def write_figures(out: Path, experiment: Experiment, outcomes: Sequence[Outcome]
 
 
 def draw_curves(axes: Any, experiment: Experiment, outcomes: Sequence[Outcome], against: str) -> None:
-    """Draw the mean over seeds of each variant, and a band from the least to the greatest of them."""
+    """Draw the mean over seeds of each variant in one setting, and a band from the least to the greatest of them."""
     for number, name in enumerate(variant.name for variant in experiment.variants):
         curves = [outcome.curve for outcome in outcomes if outcome.variant == name]
         if not curves:
@@ -44,7 +44,7 @@ def draw_curves(axes: Any, experiment: Experiment, outcomes: Sequence[Outcome], 
         axes.plot(x, [_mean(column) for column in columns], color=f"C{number}", label=name)
         low, high = ([edge(point.value for point in column) for column in columns] for edge in (min, max))
         axes.fill_between(x, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
-    axes.set(xlabel=LABELS[against], ylabel=experiment.measure.quantity, yscale="log")
+    axes.set(xlabel=LABELS[against], ylabel=experiment.measure.curve, yscale="log")
     axes.legend(frameon=False)
 
 
@@ -65,3 +65,14 @@ def draw_ends(axes: Any, experiment: Experiment, outcomes: Sequence[Outcome]) ->
     axes.set(xlabel=LABELS["macs"], ylabel=experiment.measure.quantity, xscale="log")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
+
+
+def draw_against_compute(axes: Any, experiment: Experiment, outcomes: Sequence[Outcome]) -> None:
+    """Draw the curves of all settings against compute: a colour per variant, the settings one behind the other."""
+    for setting in experiment.settings:
+        chosen = [outcome for outcome in outcomes if outcome.setting == setting.name]
+        draw_curves(axes, experiment, chosen, "macs")
+    handles, labels = axes.get_legend_handles_labels()
+    by_label = dict(zip(labels, handles, strict=True))
+    axes.legend(by_label.values(), by_label.keys(), frameon=False)
+    axes.set_xscale("log")

@@ -34,7 +34,8 @@ class Measure:
     """How the runs of a task are read.
 
     Attributes:
-        quantity: what is measured, smaller is better.
+        quantity: what tables and claims are about, smaller is better.
+        curve: what is measured during training.
         evaluates: the option that says how many steps lie between evaluations.
         value: of a row of metrics; None for a step without an evaluation.
         final: of the results.
@@ -43,6 +44,7 @@ class Measure:
     """
 
     quantity: str
+    curve: str
     evaluates: str
     value: Callable[[dict[str, Any]], float | None]
     final: Callable[[dict[str, Any]], float]
@@ -58,11 +60,13 @@ class Variant:
         name: for folders and tables.
         about: what it is, in a few words.
         options: of the config of a run, given those of all runs and of the setting.
+        like: the name of a variant whose runs take as long, so that timing one of them does; itself by default.
     """
 
     name: str
     about: str
     options: Callable[[dict[str, Any]], dict[str, Any]]
+    like: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +91,14 @@ class Cell:
         variant: its name.
         seed: of the run.
         config: of the run; its `out` is the run folder.
+        kind: runs of one setting and kind take as long.
     """
 
     setting: str
     variant: str
     seed: int
     config: RunConfig
+    kind: str
 
     def __str__(self) -> str:
         return f"{self.setting}, {self.variant}, seed {self.seed}"
@@ -147,7 +153,7 @@ class Experiment:
                     given = self.planned | dict(setting.options)
                     options = given | variant.options(given) | {"seed": seed, "out": folder}
                     config = self.task.Config.make(**options)
-                    yield Cell(setting.name, variant.name, seed, config)
+                    yield Cell(setting.name, variant.name, seed, config, variant.like or variant.name)
 
 
 def evaluation_interval(steps: int, most: int) -> int:

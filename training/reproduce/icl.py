@@ -39,6 +39,7 @@ def experiment(scale: str, steps: int | None) -> Experiment:
         task=in_context_regression,
         measure=Measure(
             quantity="error at the last point",
+            curve="error at the last point",
             evaluates="eval_every",
             value=lambda row: row.get("last_error"),
             final=lambda results: float(results["errors"]["model"]["last"]),

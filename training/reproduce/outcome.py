@@ -38,6 +38,7 @@ class Outcome:
         curve: evaluations, in order; the last one is at the end of the run.
         parameters: of the model.
         versions: of what ran it, and its threads: pairs of a name and a value.
+        data: what it was trained on: pairs of a name and a value.
         extra: other final numbers, for the table of runs.
     """
 
@@ -48,6 +49,7 @@ class Outcome:
     curve: tuple[Point, ...]
     parameters: int
     versions: tuple[tuple[str, Any], ...]
+    data: tuple[tuple[str, Any], ...] = ()
     extra: dict[str, float] = field(default_factory=dict)
 
     @property

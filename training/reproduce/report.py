@@ -101,7 +101,12 @@ def _made(experiment: Experiment, outcomes: Sequence[Outcome], command: str) -> 
     if torch.cuda.is_available():
         machine += f", {torch.cuda.get_device_name()}"
     lines += ["", f"Machine: {machine}."]
-    lines += [f"Versions: {', '.join(f'{name} {value}' for name, value in one)}." for one in versions]
+    lines += [f"Data: {_pairs(one)}." for one in sorted({outcome.data for outcome in outcomes}) if one]
+    lines += [f"Versions: {_pairs(one)}." for one in versions]
     if len(versions) > 1:
         lines.append("**Runs were made with different versions or threads: their times do not compare.**")
     return lines
+
+
+def _pairs(pairs: Sequence[tuple[str, object]]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in pairs)

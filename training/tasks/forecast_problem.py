@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mlbtc.training.problem import Network, Problem
 from mlbtc.training.seeds import seeded, stream
+from mlbtc.training.shards import whole_weights
 from mlbtc.training.tasks.forecast_config import Config
 from mlbtc.training.tasks.forecasters import ChannelForecaster, DLinear, PositionForecaster
 from mlbtc.training.tasks.series import Series, split, windows
@@ -66,8 +67,7 @@ class Forecasting(Problem):
         with self.evaluating():
             mse = float(self.errors(self.model, self.validation)["mse"].mean())
             if mse < self.best["mse"]:
-                weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
-                self.best = {"mse": mse, "step": step, "weights": weights}
+                self.best = {"mse": mse, "step": step, "weights": whole_weights(self.model)}
         self.finished = self._patience_is_over(step)
         return {"validation_mse": mse}
 

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from mlbtc.training import figures
-from mlbtc.training.checkpoints import save_weights
+from mlbtc.training.launch import own_console
 from mlbtc.training.loop import fit
 from mlbtc.training.metrics import read_metrics
 from mlbtc.training.report import Result, Table, finish
@@ -37,7 +37,7 @@ def run(config: Config, *, resume: bool = False, console: Console | None = None)
         TrainingError: an option or the data is wrong, or the loss diverged.
         Interrupted: Ctrl-C or SIGTERM; the run can be resumed.
     """
-    console = console or Console()
+    console = console or own_console()
     config = config.resolved()
     series = synthetic_series(config.seed) if config.data == SYNTHETIC else read_series(Path(str(config.data)))
     problem = Forecasting(config, series)
@@ -46,7 +46,6 @@ def run(config: Config, *, resume: bool = False, console: Console | None = None)
     folder = open_run(config, inputs, resume=resume, console=console)
     steps = fit(problem, config, folder, resume=resume, console=console)
     problem.use_best()
-    save_weights(problem.model, folder.model)
     metrics = {
         name: _metrics(problem, forecaster, series) for name, forecaster in _forecasters(problem, series).items()
     }
@@ -58,7 +57,7 @@ def run(config: Config, *, resume: bool = False, console: Console | None = None)
         table=_table(config, series, len(problem.test), metrics),
         notes=_notes(config, series, problem, steps),
         steps=steps,
-        figure=_draw(folder, problem, series),
+        draw=lambda: _draw(folder, problem, series),
     )
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mlbtc.training import figures
 from mlbtc.training.attention import check_causal, choose_attention
-from mlbtc.training.checkpoints import save_weights
 from mlbtc.training.config import RunConfig
+from mlbtc.training.launch import own_console
 from mlbtc.training.loop import fit
 from mlbtc.training.metrics import read_metrics
 from mlbtc.training.model import Transformer
@@ -150,12 +150,11 @@ def run(config: Config, *, resume: bool = False, console: Console | None = None)
         TrainingError: an option is wrong, or the loss diverged.
         Interrupted: Ctrl-C or SIGTERM; the run can be resumed.
     """
-    console = console or Console()
+    console = console or own_console()
     config = config.resolved()
     problem = Regression(config)
     folder = open_run(config, {}, resume=resume, console=console)
     steps = fit(problem, config, folder, resume=resume, console=console)
-    save_weights(problem.model, folder.model)
     errors = problem.evaluate()
     metrics = {name: {"last": values[-1], "mean": sum(values) / len(values)} for name, values in errors.items()}
     return finish(
@@ -166,7 +165,7 @@ def run(config: Config, *, resume: bool = False, console: Console | None = None)
         table=_table(config, metrics),
         notes=_notes(config),
         steps=steps,
-        figure=figures.errors_by_position(folder.figure, read_metrics(folder.metrics), errors),
+        draw=lambda: figures.errors_by_position(folder.figure, read_metrics(folder.metrics), errors),
     )
 
 

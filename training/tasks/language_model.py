@@ -14,9 +14,9 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from mlbtc.training import figures
 from mlbtc.training.attention import check_causal, choose_attention
-from mlbtc.training.checkpoints import save_weights
 from mlbtc.training.config import RunConfig
 from mlbtc.training.errors import TrainingError
+from mlbtc.training.launch import own_console
 from mlbtc.training.loop import fit
 from mlbtc.training.metrics import read_metrics
 from mlbtc.training.model import Transformer
@@ -154,14 +154,13 @@ def run(config: Config, *, resume: bool = False, console: Console | None = None)
         TrainingError: an option or the data is wrong, or the loss diverged.
         Interrupted: Ctrl-C or SIGTERM; the run can be resumed.
     """
-    console = console or Console()
+    console = console or own_console()
     config = config.resolved()
     assert config.context is not None
     text = load_text(config.data, config.tokens, config.context)
     problem = LanguageModel(config, text)
     folder = open_run(config, {"sha256": text.digest}, resume=resume, console=console)
     steps = fit(problem, config, folder, resume=resume, console=console)
-    save_weights(problem.model, folder.model)
     losses = problem.evaluate()
     rows = read_metrics(folder.metrics)
     metrics = _metrics(losses, rows)
@@ -173,7 +172,7 @@ def run(config: Config, *, resume: bool = False, console: Console | None = None)
         table=_table(problem, metrics),
         notes=(),
         steps=steps,
-        figure=figures.losses_by_position(folder.figure, rows, losses),
+        draw=lambda: figures.losses_by_position(folder.figure, rows, losses),
     )
 
 

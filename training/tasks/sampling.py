@@ -36,7 +36,7 @@ class Sampler:
         self.model: Transformer = build_model(self.config).to(self.device).eval()
         found = RunFolder(folder)
         if not found.model.is_file():
-            load_checkpoint(found.checkpoints, self.model, self.device)
+            load_checkpoint(found.checkpoints, self.model)
             return
         try:
             self.model.load_state_dict(load_file(found.model, device=str(self.device)))

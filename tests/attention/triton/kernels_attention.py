@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mlbtc.attention import mlr_attention
 from mlbtc.attention.triton import Tiles
-from mlbtc.attention.triton.available import interpreted
 from mlbtc.attention.triton.launch import make_problem, run_backward, run_forward
+from mlbtc.attention.triton.launching import interpreted
 from mlbtc.errors import BackendError
 from tests.attention.oracle import Options, oracle
 

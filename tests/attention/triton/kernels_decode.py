@@ -11,7 +11,7 @@ from torch import Tensor
 from mlbtc.attention import AttentionCache, GlobalWindowCache
 from mlbtc.attention.kernels.decode import Decoder
 from mlbtc.attention.triton import decode
-from mlbtc.attention.triton.available import interpreted
+from mlbtc.attention.triton.launching import interpreted
 from tests.attention.oracle import oracle
 
 DEVICE = "cpu" if interpreted() else "cuda"

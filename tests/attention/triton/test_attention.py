@@ -11,6 +11,7 @@ from mlbtc.attention import choose_backend, mlr_attention
 from mlbtc.attention.triton import AttentionProblem, Tiles, choices, plan_tiles
 from mlbtc.attention.triton.choices import Place, candidates, choose_tiles, measure, recall
 from mlbtc.attention.triton.source import KERNELS, kernel_source
+from mlbtc.codegen.triton import support
 from mlbtc.errors import BackendError, SpecError
 from tests.attention.triton.rerun import rerun
 
@@ -28,6 +29,11 @@ def test_kernels_in_the_interpreter() -> None:
 def test_kernels_in_the_interpreter_at_length() -> None:
     pytest.importorskip("triton", reason="triton is not installed")
     rerun("kernels_attention.py", interpreted=True, slow=True)
+
+
+def test_launches_bind_and_compile_without_a_gpu() -> None:
+    pytest.importorskip("triton", reason="triton is not installed")
+    rerun("kernels_binding.py", interpreted=False)
 
 
 @pytest.mark.gpu
@@ -175,19 +181,19 @@ def chosen(**changes: object) -> str:
 
 def test_gpus_take_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="triton is not installed")
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(support, "interpreting", lambda: False)
     assert chosen().startswith("triton: tensors on a GPU")
     assert chosen(options=["key_lengths"]).startswith("triton")
     assert "the Triton kernels have no alibi in this version" in chosen(options=["alibi"])
     assert "no Triton kernels for torch.float64" in chosen(dtype=torch.float64)
     assert "up to 256 features, found 300" in chosen(values=300)
-    assert chosen(device="mps").endswith("Triton kernels are for GPUs, the tensors are on mps")
+    assert chosen(device="mps").endswith("Triton kernels run on GPUs of NVIDIA and AMD, the tensors are on mps")
     assert not chosen(device="cpu", dtype=torch.float32).startswith("triton")
 
 
 def test_a_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="triton is not installed")
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(support, "interpreting", lambda: False)
     x = torch.randn(1, 1, 4, 2)
-    with pytest.raises(BackendError, match=r"on cpu; on a CPU they run .* TRITON_INTERPRET=1 .*; use 'cpp', 'strips'"):
+    with pytest.raises(BackendError, match=r"run on GPUs; on a CPU .* TRITON_INTERPRET=1 .*; use 'cpp', 'strips'"):
         mlr_attention(x, x, x, [2], [None], backend="triton")

@@ -9,6 +9,7 @@ from mlbtc.attention import decoders
 from mlbtc.attention.triton import AttentionProblem
 from mlbtc.attention.triton.decode import choose_splits
 from mlbtc.attention.triton.decode_plan import MOST_SPLITS, decode_source, plan_decode
+from mlbtc.codegen.triton import support
 from mlbtc.errors import SpecError
 from tests.attention.triton.rerun import rerun
 
@@ -98,13 +99,13 @@ def test_parts_fill_the_gpu_but_are_no_shorter_than_a_few_panels(
 
 def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="triton is not installed")
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(support, "interpreting", lambda: False)
     choose = decoders.choose_decoder
     assert choose("cuda", torch.bfloat16, 64).backend == "triton"
     assert str(choose("cuda", torch.float64, 64)).endswith("there are no Triton kernels for torch.float64")
     assert choose("cuda", torch.float16, 257).reason.endswith("values of up to 256 features, found 257")
-    assert choose("mps", torch.float16, 64).reason.endswith("are for GPUs, the tensors are on mps")
+    assert choose("mps", torch.float16, 64).reason.endswith("run on GPUs of NVIDIA and AMD, the tensors are on mps")
     assert choose("cpu", torch.float32, 64).backend in ("cpp", "torch")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(support, "interpreting", lambda: True)
     assert choose("cpu", torch.float32, 64).backend == "triton"
     assert choose("cpu", torch.float64, 64).backend in ("cpp", "torch")

@@ -3,6 +3,7 @@
 `test_interpreted.py` runs this file in a process with TRITON_INTERPRET=1.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,10 @@ from torch import Tensor
 import mlbtc
 from mlbtc import MLBTC, families
 from mlbtc.codegen.loading import load_source
-from mlbtc.codegen.triton.source import LevelKernels, MatrixKernels, emit_kernels, plan_kernels
+from mlbtc.codegen.triton.gradients import GradientPlan
+from mlbtc.codegen.triton.matrix import LevelKernels, MatrixKernels, NestedKernels, plan_kernels
+from mlbtc.codegen.triton.nested import SideTiles
+from mlbtc.codegen.triton.source import emit_kernels
 from mlbtc.codegen.triton.support import interpreting
 from mlbtc.codegen.triton.tiles import TilePlan, Tiles
 from tests.codegen.triton.guarded import guarded, guarded_memory
@@ -37,6 +41,8 @@ NAMED = {
     "ones": families.btt((1, 1), rank=1, factors=(1, 1, 1, 1)),
     "two levels": families.kronecker((4, 2), (3, 5)) + 0.5 * families.low_rank((12, 10), 2),
     "mlr": families.mlr((24, 24), [3, 2, 1], [1, 2, 4]),
+    "scaled mlr": families.block_low_rank((30, 42), 3, 4) + 0.5 * families.block_low_rank((30, 42), 6, 1),
+    "no nest": families.block_low_rank((12, 18), 2, 2) + families.block_low_rank((12, 18), 3, 1),
 }
 
 
@@ -157,8 +163,8 @@ def test_tiles_change_nothing(name: str) -> None:
         tuple(TilePlan(factor, TILES[name], size) for size in (2, 4))
         for factor in (level.factor, level.factor.transposed())
     )
-    forced = replace(kernels, levels=(LevelKernels(level.factor, forward, backward),))
-    x, bias = torch.randn(35, 189), torch.randn(190)
+    forced = replace(kernels, levels=(LevelKernels(level.factor, forward, backward, level.gradients),))
+    x, bias = torch.randn(17, 189), torch.randn(190)
     check(emitted(forced).multiply, matrix, x, [factor.float() for factor in factors], bias)
 
 
@@ -171,6 +177,60 @@ def test_tiles_of_low_rank(tile: Tiles) -> None:
     plans = [tuple(TilePlan(f, tile, size) for size in (2, 4)) for f in (level.factor, level.factor.transposed())]
     forced = replace(kernels, levels=(LevelKernels(level.factor, *plans),))
     check(emitted(forced).multiply, matrix, torch.randn(21, 53), [f.float() for f in factors], None)
+
+
+GRADIENT_TILES = {"pieces": Tiles(16, 4, 8, 4, 16, 16, 4), "one block": Tiles(32, 8, 1, 16, 16, 16, 4)}
+
+
+@pytest.mark.parametrize("tokens", [1, 33, 70])
+@pytest.mark.parametrize("name", GRADIENT_TILES)
+def test_gradients_of_factors_in_parts(name: str, tokens: int) -> None:
+    """Blocks that tiles of 4 and 8 cut, tokens in several parts of several turns, and a scale."""
+    spec = -2 * families.btt((50, 63), rank=3, factors=(5, 10, 9, 7))
+    matrix, factors = of_spec(spec)
+    kernels = plan_kernels(spec)
+    (level,) = kernels.levels
+    plans = tuple(GradientPlan(level.factor, GRADIENT_TILES[name], size) for size in (2, 4))
+    module = emitted(replace(kernels, levels=(replace(level, gradients=plans),)))
+    assert "_run_gradients(LEVEL0_GRADIENTS" in inspect.getsource(module._to_factors)
+    for programs in (1, 1000):
+        module._PROGRAMS = programs
+        check(module.multiply, matrix, torch.randn(tokens, 63), [factor.float() for factor in factors], None)
+
+
+def test_gradients_by_torch_are_those_of_the_kernel() -> None:
+    spec = families.block_low_rank((24, 36), 4, 3)
+    matrix, factors = of_spec(spec)
+    kernels = plan_kernels(spec)
+    assert len(kernels.levels[0].gradients) == 2
+    for kept in ((), kernels.levels[0].gradients[:1], kernels.levels[0].gradients):
+        module = emitted(replace(kernels, levels=(replace(kernels.levels[0], gradients=kept),)))
+        check(module.multiply, matrix, torch.randn(19, 36), [factor.float() for factor in factors], None)
+
+
+@pytest.mark.parametrize("tiles", [SideTiles(16, 16, 4, 1), SideTiles(32, 64, 8, 2)], ids=str)
+def test_tiles_of_nested_low_rank(tiles: SideTiles) -> None:
+    """Blocks of 19 and 21 at the finest, which tiles of 16 cut, and levels that meet at other borders."""
+    spec = families.block_low_rank((228, 252), 2, 3) + families.mlr((228, 252), [2, 17], [4, 12])
+    matrix, factors = of_spec(spec)
+    kernels = plan_kernels(spec)
+    assert kernels.nested is not None
+    forced = [
+        tuple(replace(plan, features=tiles, outputs=tiles) for plan in plans)
+        for plans in (kernels.nested.forward, kernels.nested.backward)
+    ]
+    kernels = replace(kernels, nested=NestedKernels(kernels.nested.matrix, *forced))
+    x, bias = torch.randn(17, 252), torch.randn(228)
+    check(emitted(kernels).multiply, matrix, x, [factor.float() for factor in factors], bias)
+
+
+@pytest.mark.parametrize("name", ["mlr", "scaled mlr"])
+def test_nested_low_rank_is_what_its_levels_are_one_by_one(name: str) -> None:
+    kernels = plan_kernels(NAMED[name])
+    assert kernels.nested is not None
+    matrix, factors = of_spec(NAMED[name])
+    x = torch.randn(5, int(NAMED[name].shape[1]))
+    check(emitted(replace(kernels, nested=None)).multiply, matrix, x, [factor.float() for factor in factors], None)
 
 
 # The module -----------------------------------------------------------------------------------------------------------

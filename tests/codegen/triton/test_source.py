@@ -51,10 +51,19 @@ def test_text_is_deterministic_and_formatted(spec: MLBTC, tmp_path: Path) -> Non
 
 
 def test_one_level_is_one_launch_and_levels_are_summed_in_float32() -> None:
-    assert "return _run(LEVEL0_FORWARD, x, factors[1], factors[0], 35, bias=bias)" in generate_kernels(SPECS["btt"])
+    assert "return _run(LEVEL0_FORWARD, x, [factors[1], factors[0]], 35, **_added(bias))" in generate_kernels(
+        SPECS["btt"]
+    )
     text = generate_kernels(SPECS["sum"])
-    assert "y = _run(LEVEL0_FORWARD, x, factors[1], factors[0], 12, dtype=torch.float32)" in text
-    assert "return _run(LEVEL1_FORWARD, x, factors[3], factors[2], 12, bias=bias, earlier=y)" in text
+    assert "y = _run(LEVEL0_FORWARD, x, [factors[1], factors[0]], 12, torch.float32, **_added(None))" in text
+    assert "return _run(LEVEL1_FORWARD, x, [factors[3], factors[2]], 12, **_added(bias, y))" in text
+
+
+def test_nested_low_rank_is_two_launches() -> None:
+    text = generate_kernels(SPECS["mlr"])
+    assert "z = _run(NESTED_FORWARD_FEATURES, x, [factors[place] for place in [1, 3, 5]], 11)" in text
+    assert "return _run(NESTED_FORWARD_OUTPUTS, z, [factors[place] for place in [0, 2, 4]], 24, **_added(bias))" in text
+    assert text.count("@triton.jit") == 4
 
 
 @needs_triton
@@ -108,7 +117,7 @@ def test_on_a_cpu_without_the_interpreter_triton_is_refused_and_auto_never_takes
     with pytest.raises(BackendError) as raised:
         mlbtc.compile(SPECS["btt"], target="triton")
     assert str(raised.value) == (
-        "target 'triton' is not available: kernels run on a GPU; on a CPU in Triton's interpreter, with "
+        "target 'triton' is not available: Triton kernels run on GPUs; on a CPU in Triton's interpreter, with "
         "TRITON_INTERPRET=1 before triton is imported; target='torch' runs on every device"
     )
     assert "target triton" not in mlbtc.compile(SPECS["btt"]).explain()
@@ -128,11 +137,17 @@ def test_auto_on_a_gpu_takes_kernels_where_there_are_some(monkeypatch: pytest.Mo
     monkeypatch.setattr(support, "installed", lambda: True)
     monkeypatch.setattr(support, "interpreting", lambda: False)
     gpu = torch.device("cuda")
-    assert choose_target("auto", gpu, torch.bfloat16, SPECS["btt"]) == ("triton", "cuda and kernels for every level")
+    wide = families.btt((1024, 1024), rank=2)
+    assert choose_target("auto", gpu, torch.bfloat16, wide) == ("triton", "cuda and kernels for every level")
+    assert choose_target("auto", gpu, torch.bfloat16, SPECS["btt"]) == (
+        "torch",
+        "kernels would take 8,192 MACs per token with padding, a dense matrix 2,695",
+    )
+    assert choose_target("triton", gpu, torch.bfloat16, SPECS["btt"]) == ("triton", "asked for")
     chosen, reason = choose_target("auto", gpu, torch.bfloat16, families.butterfly(8))
     assert chosen == "torch"
     assert "no Triton kernel, as kernels multiply by two factors, and it has 3" in reason
-    assert choose_target("auto", gpu, torch.float64, SPECS["btt"])[0] == "torch"
+    assert choose_target("auto", gpu, torch.float64, wide)[0] == "torch"
     assert choose_target("auto", torch.device("mps"), torch.float32, SPECS["btt"])[0] == "torch"
 
 

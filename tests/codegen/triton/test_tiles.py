@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlbtc import MLBTC, families
-from mlbtc.codegen.triton.source import plan_kernels
+from mlbtc.codegen.triton.matrix import plan_kernels
 from mlbtc.codegen.triton.tiles import LEAST, NUMBERS_PER_THREAD, SHARED_BYTES, TilePlan, Tiles, plan_tiles
 from mlbtc.codegen.triton.two_factor import TwoFactor
 from mlbtc.errors import BackendError

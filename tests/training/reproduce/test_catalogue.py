@@ -47,3 +47,14 @@ def test_options_reach_the_runs(tmp_path):
         2,
         "cpu",
     )
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("name", ["icl", "lm", "forecast"])
+def test_claims_are_about_variants_and_settings_that_exist(name, scale):
+    experiment = plan(name, Plan(scale))
+    variants = {variant.name for variant in experiment.variants}
+    assert len({claim.text for claim in experiment.claims}) == len(experiment.claims) > 0
+    for claim in experiment.claims:
+        assert {claim.judge.ours, claim.judge.theirs} <= variants
+        assert claim.judge.setting in {setting.name for setting in experiment.settings}
