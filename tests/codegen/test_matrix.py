@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import mlbtc
 from mlbtc import MLBTC, Level, families
 from mlbtc.codegen import compile_matrix, generate_matrix
+from mlbtc.codegen.matrix import matrix_source
 from mlbtc.errors import BackendError, CodegenError, GraphError, PlanError
 from tests.codegen.random_specs import Drawn, drawn_specs
 
@@ -211,7 +212,8 @@ def test_a_module_shows_spec_source_and_sizes() -> None:
     module = compile_matrix(BTT, bias=True)
     assert module.spec == BTT
     assert module.spec.name == "btt"
-    assert module.source == generate_matrix(BTT)
+    assert module.source == matrix_source(BTT, module.candidate)
+    assert compile_matrix(BTT, target="torch", device="meta").source == generate_matrix(BTT)
     assert repr(module) == "Btt(in_features=8, out_features=6, bias=True)"
     assert (module.in_features, module.out_features) == (8, 6)
 
