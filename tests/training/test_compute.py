@@ -9,7 +9,8 @@ from mlbtc.training.model import Transformer
 TOKENS, WIDTH = 16, 16
 SPECS = {
     "standard": AttentionSpec.standard(WIDTH, 4, TOKENS),
-    "bilinear": AttentionSpec.bilinear(WIDTH, 4, TOKENS, families.btt((WIDTH, WIDTH), 1)),
+    # As many features as values have: where they differ, the layer pads values for torch, which counts the padding.
+    "bilinear": AttentionSpec.bilinear(WIDTH, 4, TOKENS, families.low_rank((WIDTH, WIDTH), WIDTH // 4)),
 }
 
 
