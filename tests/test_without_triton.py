@@ -59,7 +59,7 @@ def test_attention_and_decoding_work_and_say_what_is_missing() -> None:
     assert done.returncode == 0, done.stderr
     attention, decoding = done.stdout.splitlines()
     assert REASON in attention
-    assert decoding == f"torch: one product per level; {REASON}"
+    assert decoding.startswith(f"torch: one product per level; {REASON}")
 
 
 def test_the_doctor_works_and_refuses_to_prove_kernels() -> None:

@@ -128,7 +128,8 @@ def _decode(
     batch, key_heads, capacity, width = values.shape
     pairs, groups = batch * key_heads, query.shape[1] // key_heads
     ranks = tuple(level.shape[3] for level in levels)
-    plan, module = _kernels(ranks, tuple(block_sizes), tuple(scales), width, groups, window)
+    sizes = width, groups, window, values.element_size()
+    plan, module = _kernels(ranks, tuple(block_sizes), tuple(scales), *sizes)
     output = query.new_empty(batch, query.shape[1], 1, width)
     partial = query.new_empty(pairs, splits, groups, width, dtype=torch.float32)
     logsum = query.new_empty(pairs, splits, groups, dtype=torch.float32)
@@ -152,9 +153,10 @@ def _kernels(
     width: int,
     groups: int,
     window: int,
+    element_bytes: int,
 ) -> tuple[DecodePlan, Any]:
     blocks = tuple(block or None for block in block_sizes)
-    plan = plan_decode(AttentionProblem(ranks, blocks, scales, width), groups, window or None)
+    plan = plan_decode(AttentionProblem(ranks, blocks, scales, width), groups, window or None, element_bytes)
     return plan, load_source(decode_source(plan))
 
 

@@ -1,8 +1,9 @@
 """What the decoding kernel multiplies, decided before source is written: one new token per sequence against a cache.
 
-A tile is one panel of the cache, `PANEL_KEYS` tokens. A level whose block is a multiple of it starts where a tile
-starts, so that each tile of the sequence is a whole panel of the level, or none of it; the others are read lane by
-lane. What a token does not meet is not loaded: decoding is bound by memory, so products with zeros cost little.
+A tile is a panel of the cache, `PANEL_KEYS` tokens, or half of one. A level whose block is a multiple of a panel starts
+where a tile starts, so that each tile of the sequence lies in one panel of the level, or has none of it; the others are
+read lane by lane. What a token does not meet is not loaded: decoding is bound by memory, so products with zeros cost
+little.
 """
 
 from __future__ import annotations
@@ -20,6 +21,15 @@ MOST_PIECE = 64
 """The widest product over features: what is held of the keys at a time."""
 
 LOG2E = math.log2(math.e)
+
+MOST_TILE_BYTES = 32 << 10
+"""Of the values of a tile; they pass through shared memory, of which the smallest GPU has 64 KiB."""
+
+MOST_STAGED_BYTES = 48 << 10
+"""Of keys and values that are loaded ahead."""
+
+MOST_SUMS = 64 * 128
+"""Of weighted values that four warps hold in registers; more take eight."""
 
 MOST_SPLITS = 128
 """Parts of a sequence that are joined by one program."""
@@ -69,7 +79,7 @@ class DecodeLevel:
 
     @property
     def aligned(self) -> bool:
-        """Whether a tile of the sequence is one panel of the level or none."""
+        """Whether a tile of the sequence lies in one panel of the level, or outside of its block."""
         return self.block is None or self.block % PANEL_KEYS == 0
 
 
@@ -84,6 +94,7 @@ class DecodePlan:
         levels: of the cache.
         rows: of a tile of queries, the groups padded.
         value_width: columns of a value, padded to a power of two.
+        tile: tokens that are multiplied at a time.
         warps, stages: of the kernel that reads the cache.
     """
 
@@ -93,8 +104,9 @@ class DecodePlan:
     levels: tuple[DecodeLevel, ...]
     rows: int
     value_width: int
-    warps: int = 4
-    stages: int = 3
+    tile: int
+    warps: int
+    stages: int
 
     @property
     def pieces(self) -> tuple[FeaturePiece, ...]:
@@ -132,13 +144,16 @@ class DecodePlan:
         )
 
 
-def plan_decode(problem: AttentionProblem, groups: int = 1, window: int | None = None) -> DecodePlan:
+def plan_decode(
+    problem: AttentionProblem, groups: int = 1, window: int | None = None, element_bytes: int = 2
+) -> DecodePlan:
     """Return what the decoding kernels of a problem do; equal input gives an equal plan.
 
     Args:
         problem: of the cache; `causal` is not looked at.
         groups: query heads that share a key head.
         window: w where a token sees the last w tokens only; there is one level then, of the whole sequence.
+        element_bytes: of one number of the cache.
 
     Raises:
         SpecError: groups or window are no positive numbers, or a window has several levels or a block.
@@ -148,13 +163,21 @@ def plan_decode(problem: AttentionProblem, groups: int = 1, window: int | None =
             raise SpecError(f"{name} is at least 1, found {value}")
     if window is not None and problem.block_sizes != (None,):
         raise SpecError(f"a window has one level of the whole sequence, found blocks of {problem.block_sizes}")
+    levels = tuple(_level(problem, number) for number in range(len(problem.ranks)))
+    rows, value_width = _power_of_two(groups), _power_of_two(problem.value_dim)
+    tile = PANEL_KEYS if PANEL_KEYS * value_width * element_bytes <= MOST_TILE_BYTES else PANEL_KEYS // 2
+    columns = value_width + sum(piece.width for level in levels for piece in level.pieces)
+    ahead = MOST_STAGED_BYTES // (tile * columns * element_bytes)
     return DecodePlan(
         problem=problem,
         groups=groups,
         window=window,
-        levels=tuple(_level(problem, number) for number in range(len(problem.ranks))),
-        rows=_power_of_two(groups),
-        value_width=_power_of_two(problem.value_dim),
+        levels=levels,
+        rows=rows,
+        value_width=value_width,
+        tile=tile,
+        warps=4 if rows * value_width <= MOST_SUMS else 8,
+        stages=min(3, 1 + ahead),
     )
 
 

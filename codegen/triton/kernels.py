@@ -112,8 +112,7 @@ def kernel_context(name: str, plan: TilePlan) -> KernelContext:
     """
     factor = plan.factor
     sizes = factor.sizes
-    flat = factor.flat
-    layout = _FLAT if flat else _BATCHED
+    flat, layout = factor.flat, layouts(factor)
     return KernelContext(
         name=name,
         text=_text(factor),
@@ -124,15 +123,15 @@ def kernel_context(name: str, plan: TilePlan) -> KernelContext:
         in_features=factor.in_features,
         out_features=factor.out_features,
         middle_shape="TILE_T, TILE_S" if flat else "TILE_C, TILE_T, TILE_B * TILE_S",
-        x=_sum(f"(t * x_stride)[{_axis('t', layout['x'])}]", _offset(factor, "x", layout["x"])),
-        x_mask=_mask(sizes, layout["x"]),
-        right=_sum("", _offset(factor, "right", layout["right"])),
-        right_mask=_mask(sizes, layout["right"]),
-        left=_sum("", _offset(factor, "left", layout["left"])),
-        left_mask=_mask(sizes, layout["left"]),
+        x=offset_text(factor, "x", layout["x"], "t * x_stride"),
+        x_mask=mask_text(factor, layout["x"]),
+        right=offset_text(factor, "right", layout["right"]),
+        right_mask=mask_text(factor, layout["right"]),
+        left=offset_text(factor, "left", layout["left"]),
+        left_mask=mask_text(factor, layout["left"]),
         rows=f"(t * {factor.out_features})[{_axis('t', layout['y'])}]",
-        columns=_sum("", _offset(factor, "y", layout["y"])),
-        inside=_mask(sizes, layout["y"].replace("t", ""), layout["y"]),
+        columns=offset_text(factor, "y", layout["y"]),
+        inside=mask_text(factor, layout["y"], layout["y"].replace("t", "")),
         tokens_inside=f"(t < tokens)[{_axis('t', layout['y'])}]",
     )
 
@@ -150,29 +149,37 @@ def _axis(letter: str, layout: str) -> str:
     return ", ".join(":" if other == letter else "None" for other in layout)
 
 
-def _sum(first: str, rest: list[str]) -> str:
-    return " + ".join([*([first] if first else []), *rest])
+def layouts(factor: TwoFactor) -> Mapping[str, str]:
+    """Return the axes of the tile of each tensor, by letter; n stands for (b s) and q for (c s)."""
+    return _FLAT if factor.flat else _BATCHED
 
 
-def _offset(factor: TwoFactor, tensor: str, layout: str) -> list[str]:
-    """Return the terms of a tensor's offset: the block's, then one per axis of the tile, so that it has all axes."""
-    terms = [strides_text(factor.k, tensor, "k")]
+def offset_text(factor: TwoFactor, tensor: str, layout: str, tokens: str = "") -> str:
+    """Return the offsets of a tile in a tensor, as an expression with all axes of the tile.
+
+    Args:
+        factor: the level.
+        tensor: `x`, `y`, `right` or `left`.
+        layout: the axes of the tile.
+        tokens: the offset of a token; empty to leave it out.
+    """
+    terms = [f"({tokens})[{_axis('t', layout)}]"] if tokens else []
+    terms.append(strides_text(factor.k, tensor, "k"))
     for letter in layout.replace("t", ""):
         roles = [(role, role if role == letter else f"{role}_{letter}") for role in _MERGED.get(letter, letter)]
         parts = [strides_text(getattr(factor, role), tensor, position) for role, position in roles]
         text = " + ".join(part for part in parts if part) or f"{roles[0][1]} * 0"
         terms.append(f"{text if text.isidentifier() else f'({text})'}[{_axis(letter, layout)}]")
-    return [term for term in terms if term]
+    return " + ".join(term for term in terms if term)
 
 
-def _mask(sizes: Mapping[str, int], letters: str, layout: str | None = None) -> str:
-    """Return which elements of a tile are inside, over the axes named by `letters`."""
-    masks = []
-    for letter in letters:
-        axis = _axis(letter, layout or letters)
+def mask_text(factor: TwoFactor, layout: str, letters: str | None = None) -> str:
+    """Return which elements of a tile are inside, over some of its axes; None for all."""
+    sizes, masks = factor.sizes, []
+    for letter in layout if letters is None else letters:
         if letter in _MERGED:
             inner = " & ".join(f"({role}_{letter} < {sizes[role]})" for role in _MERGED[letter])
         else:
             inner = "t < tokens" if letter == "t" else f"{letter} < {sizes[letter]}"
-        masks.append(f"({inner})[{axis}]")
+        masks.append(f"({inner})[{_axis(letter, layout)}]")
     return " & ".join(masks)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from mlbtc.codegen.emit_torch import LINE
+from mlbtc.codegen.triton.gradients import GradientPlan, plan_gradients
 from mlbtc.codegen.triton.nested import Nested, NestedPlan, nested, plan_nested
 from mlbtc.codegen.triton.tiles import TilePlan, plan_tiles
 from mlbtc.codegen.triton.two_factor import TwoFactor, two_factors
@@ -26,11 +27,13 @@ class LevelKernels:
         factor: the level.
         forward: for each element size the tiles of the product.
         backward: those of the product with the transposed matrix.
+        gradients: those of the gradients of the factors, for the element sizes for which torch does not compute them.
     """
 
     factor: TwoFactor
     forward: tuple[TilePlan, ...]
     backward: tuple[TilePlan, ...]
+    gradients: tuple[GradientPlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,8 @@ def plan_kernels(spec: MLBTC) -> MatrixKernels:
         forward, backward = (
             tuple(plan_tiles(direction, size) for size in ELEMENT_BYTES) for direction in (factor, factor.transposed())
         )
-        levels.append(LevelKernels(factor, forward, backward))
+        gradients = (plan_gradients(factor, size) for size in ELEMENT_BYTES)
+        levels.append(LevelKernels(factor, forward, backward, tuple(plan for plan in gradients if plan is not None)))
     return MatrixKernels(spec, tuple(levels), plan.levels, _plan_nested(spec))
 
 

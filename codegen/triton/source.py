@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from mlbtc.codegen.emit_torch import LINE, MatrixContext, comment_lines, matrix_context, render
 from mlbtc.codegen.program import Program
 from mlbtc.codegen.triton import nested_source
+from mlbtc.codegen.triton.gradients import GradientContext, gradient_context, gradient_lines, gradient_table
 from mlbtc.codegen.triton.kernels import Entry, KernelContext, Table, kernel_context, table
-from mlbtc.codegen.triton.matrix import LevelKernels, MatrixKernels, NestedKernels
+from mlbtc.codegen.triton.matrix import ELEMENT_BYTES, LevelKernels, MatrixKernels, NestedKernels
 from mlbtc.codegen.triton.nested_source import NestedContext
 from mlbtc.codegen.triton.tiles import TilePlan
+from mlbtc.codegen.triton.two_factor import TwoFactor
 from mlbtc.plan import LevelPlan
 from mlbtc.plan.step import TOKENS
 
@@ -28,6 +30,7 @@ class TritonContext:
         header: further lines of its docstring.
         in_features, out_features: the shape.
         kernels: of levels by themselves, in their order.
+        gradients: of the factors of levels.
         features: of nested low rank, from the input to the features of all levels.
         outputs: from there to the output.
         tables: which kernel runs with which tiles.
@@ -41,6 +44,7 @@ class TritonContext:
     in_features: int
     out_features: int
     kernels: tuple[KernelContext, ...]
+    gradients: tuple[GradientContext, ...]
     features: tuple[NestedContext, ...]
     outputs: tuple[NestedContext, ...]
     tables: tuple[Table, ...]
@@ -70,7 +74,8 @@ def _context(kernels: MatrixKernels, summary: str, header: tuple[str, ...]) -> T
     if kernels.nested is not None:
         return _nested_context(kernels.nested, summary, header, *shape)
     directions = [(f"level{n}_{way}", getattr(level, way)) for n, level in enumerate(kernels.levels) for way in _WAYS]
-    pairs = zip(kernels.levels, kernels.plans, strict=True)
+    taken = [(number, level) for number, level in enumerate(kernels.levels) if level.gradients]
+    pairs = zip(range(len(kernels.levels)), kernels.levels, kernels.plans, strict=True)
     return TritonContext(
         summary,
         header,
@@ -78,7 +83,11 @@ def _context(kernels: MatrixKernels, summary: str, header: tuple[str, ...]) -> T
         kernels=tuple(kernel for name, plans in directions for kernel in _kernels(name, plans)),
         features=(),
         outputs=(),
-        tables=tuple(_table(name, plans) for name, plans in directions),
+        gradients=tuple(gradient_context(f"level{n}_gradients", level.factor) for n, level in taken),
+        tables=(
+            *(_table(name, plans) for name, plans in directions),
+            *(gradient_table(f"level{n}_gradients", level.gradients) for n, level in taken),
+        ),
         product=_sum_of_levels(kernels, "forward", "x", "bias"),
         to_input=_sum_of_levels(kernels, "backward", "grad", "None"),
         to_factors=tuple(line for pair in pairs for line in _gradients(*pair)),
@@ -99,6 +108,7 @@ def _nested_context(
         in_features,
         out_features,
         kernels=(),
+        gradients=(),
         features=tuple(features for features, _ in pairs),
         outputs=tuple(outputs for _, outputs in pairs),
         tables=(
@@ -172,8 +182,20 @@ def _sum_of_levels(kernels: MatrixKernels, way: str, source: str, bias: str) -> 
     return tuple(lines)
 
 
-def _gradients(level: LevelKernels, plan: LevelPlan) -> tuple[str, ...]:
-    """Return the lines that add the gradients of a level's factors: the two steps of its plan, differentiated."""
+def _gradients(number: int, level: LevelKernels, plan: LevelPlan) -> tuple[str, ...]:
+    """Return the lines that add the gradients of a level's factors: a call of the kernel, or products of torch."""
+    name = f"level{number}_gradients"
+    called, multiplied = gradient_lines(name, level.factor), _products(level.factor, plan)
+    if len(level.gradients) == len(ELEMENT_BYTES):
+        return called
+    if not level.gradients:
+        return multiplied
+    condition = f"if x.element_size() in {name.upper()}:"
+    return condition, *(f"    {line}" for line in called), "else:", *(f"    {line}" for line in multiplied)
+
+
+def _products(factor: TwoFactor, plan: LevelPlan) -> tuple[str, ...]:
+    """Return the two steps of a level's plan, differentiated."""
     first, second = plan.steps
     assert first.right is not None
     assert second.right is not None
@@ -190,7 +212,6 @@ def _gradients(level: LevelKernels, plan: LevelPlan) -> tuple[str, ...]:
     x, middle, y = text(plan.activation.indices), text(first.result.indices), text(plan.output)
     right, left = text(first.right.indices), text(second.right.indices)
     grad = f"grad.reshape({shape(plan.output)})"
-    factor = level.factor
     return (
         f"inputs = x.reshape({shape(plan.activation.indices)})  # {' '.join(plan.activation.indices)}",
         f"outputs = {grad if factor.scale == 1 else f'{factor.scale!r} * {grad}'}  # {' '.join(plan.output)}",

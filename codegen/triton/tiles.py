@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 from mlbtc.codegen.triton.two_factor import TwoFactor
 from mlbtc.errors import BackendError
@@ -185,17 +186,26 @@ def _preference(plan: TilePlan) -> tuple[float, int, int]:
 
 def _candidates(factor: TwoFactor, most: Mapping[str, int]) -> Iterator[Tiles]:
     size = factor.sizes
-    ranks = power(size["s"])
+    ranks, outer, inner = block_counts(factor, most)
+    for c, b in product(outer, inner):
+        for d, a in product(*(powers(LEAST, max(LEAST, min(most[x], power(size[x])))) for x in "da")):
+            for t in powers(LEAST, most["t"]):
+                yield from (Tiles(t, c, b, ranks, d, a, *run) for run in _RUNS)
+
+
+def block_counts(
+    factor: TwoFactor, most: Mapping[str, int] = MOST[2], padding: int = 1
+) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Return the ranks of a tile, `padding` times as many as needed, and the counts of c and of b that it may have.
+
+    A product of several blocks needs b s and c s of `LEAST` at least: more blocks than there are are masked.
+    """
+    ranks = padding * power(factor.sizes["s"])
     wide = max(1, LEAST // ranks)
     if factor.flat:
-        ranks, wide = max(ranks, LEAST), 1
-    # A product of several blocks needs b s and c s of LEAST at least: more blocks than there are are masked.
-    for c in powers(wide, max(wide, min(most["c"], power(size["c"])))):
-        for b in powers(wide, max(wide, min(most["b"], power(size["b"])))):
-            for d in powers(LEAST, max(LEAST, min(most["d"], power(size["d"])))):
-                for a in powers(LEAST, max(LEAST, min(most["a"], power(size["a"])))):
-                    for t in powers(LEAST, most["t"]):
-                        yield from (Tiles(t, c, b, ranks, d, a, *run) for run in _RUNS)
+        return max(ranks, LEAST), (1,), (1,)
+    counts = (tuple(powers(wide, max(wide, min(most[x], power(factor.sizes[x]))))) for x in "cb")
+    return ranks, next(counts), next(counts)
 
 
 def power(size: int) -> int:

@@ -1,5 +1,7 @@
 """Bounds of attention against pairs that are counted one by one, and against numbers worked out by hand."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -88,3 +90,23 @@ def test_standard_attention_of_a_head_of_64_is_bound_by_its_exponentials_and_pro
     # 256 FLOPs of 4096 per clock, one exponential of 16: both are a sixteenth of a clock.
     assert work.seconds() == pytest.approx(pairs / 16 / (132 * 1.83e9), rel=1e-3)
     assert work.flops / H100.flops_per_second == pytest.approx(work.exponentials / H100.exponentials_per_second)
+
+
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "targets.md"
+
+
+@pytest.mark.parametrize("ranks", [(8,) * 8, (32, 8, 6, 4, 4, 4, 4, 2), (48, 16)], ids=str)
+def test_the_table_in_the_docs_is_what_the_bounds_give(ranks: tuple[int, ...]) -> None:
+    tokens, blocks = 16384, (None, *(16384 >> level for level in range(1, len(ranks))))
+    plan = plan_tiles(AttentionProblem(ranks, blocks, (1.0,) * len(ranks), 64), Tiles(64, 64))
+    pairs = causal_pairs(tokens, None)
+    found = [f"{macs / pairs:.1f}" for macs in (score_macs(tokens, ranks, blocks), tiled_score_macs(plan, tokens))]
+    for work in (forward_work, backward_work):
+        ours, standard = (work(tokens, 16, *levels, 64).seconds() for levels in ((ranks, blocks), ((64,), (None,))))
+        found.append(f"{standard / ours:.2f}")
+    ours, standard = (
+        decode_work(tokens, 16, 1, *levels, 64).seconds() for levels in ((ranks, blocks), ((64,), (None,)))
+    )
+    found.append(f"{standard / ours:.2f}")
+    name = "8 x 8" if len(set(ranks)) == 1 else "\\|".join(map(str, ranks))
+    assert f"| {name} | {' | '.join(found)} |" in DOCUMENT.read_text()

@@ -3,6 +3,7 @@
 `test_interpreted.py` runs this file in a process with TRITON_INTERPRET=1.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 import mlbtc
 from mlbtc import MLBTC, families
 from mlbtc.codegen.loading import load_source
+from mlbtc.codegen.triton.gradients import GradientPlan
 from mlbtc.codegen.triton.matrix import LevelKernels, MatrixKernels, NestedKernels, plan_kernels
 from mlbtc.codegen.triton.nested import SideTiles
 from mlbtc.codegen.triton.source import emit_kernels
@@ -161,7 +163,7 @@ def test_tiles_change_nothing(name: str) -> None:
         tuple(TilePlan(factor, TILES[name], size) for size in (2, 4))
         for factor in (level.factor, level.factor.transposed())
     )
-    forced = replace(kernels, levels=(LevelKernels(level.factor, forward, backward),))
+    forced = replace(kernels, levels=(LevelKernels(level.factor, forward, backward, level.gradients),))
     x, bias = torch.randn(17, 189), torch.randn(190)
     check(emitted(forced).multiply, matrix, x, [factor.float() for factor in factors], bias)
 
@@ -175,6 +177,35 @@ def test_tiles_of_low_rank(tile: Tiles) -> None:
     plans = [tuple(TilePlan(f, tile, size) for size in (2, 4)) for f in (level.factor, level.factor.transposed())]
     forced = replace(kernels, levels=(LevelKernels(level.factor, *plans),))
     check(emitted(forced).multiply, matrix, torch.randn(21, 53), [f.float() for f in factors], None)
+
+
+GRADIENT_TILES = {"pieces": Tiles(16, 4, 8, 4, 16, 16, 4), "one block": Tiles(32, 8, 1, 16, 16, 16, 4)}
+
+
+@pytest.mark.parametrize("tokens", [1, 33, 70])
+@pytest.mark.parametrize("name", GRADIENT_TILES)
+def test_gradients_of_factors_in_parts(name: str, tokens: int) -> None:
+    """Blocks that tiles of 4 and 8 cut, tokens in several parts of several turns, and a scale."""
+    spec = -2 * families.btt((50, 63), rank=3, factors=(5, 10, 9, 7))
+    matrix, factors = of_spec(spec)
+    kernels = plan_kernels(spec)
+    (level,) = kernels.levels
+    plans = tuple(GradientPlan(level.factor, GRADIENT_TILES[name], size) for size in (2, 4))
+    module = emitted(replace(kernels, levels=(replace(level, gradients=plans),)))
+    assert "_run_gradients(LEVEL0_GRADIENTS" in inspect.getsource(module._to_factors)
+    for programs in (1, 1000):
+        module._PROGRAMS = programs
+        check(module.multiply, matrix, torch.randn(tokens, 63), [factor.float() for factor in factors], None)
+
+
+def test_gradients_by_torch_are_those_of_the_kernel() -> None:
+    spec = families.block_low_rank((24, 36), 4, 3)
+    matrix, factors = of_spec(spec)
+    kernels = plan_kernels(spec)
+    assert len(kernels.levels[0].gradients) == 2
+    for kept in ((), kernels.levels[0].gradients[:1], kernels.levels[0].gradients):
+        module = emitted(replace(kernels, levels=(replace(kernels.levels[0], gradients=kept),)))
+        check(module.multiply, matrix, torch.randn(19, 36), [factor.float() for factor in factors], None)
 
 
 @pytest.mark.parametrize("tiles", [SideTiles(16, 16, 4, 1), SideTiles(32, 64, 8, 2)], ids=str)

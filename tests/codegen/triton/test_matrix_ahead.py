@@ -72,6 +72,44 @@ def test_low_rank(target: str) -> None:
     check(*compiled(OTHERS["low rank 64"], "forward", 2, target))
 
 
+def check_gradients(spec: MLBTC, element_bytes: int, target: str) -> None:
+    """Compile the gradients of the factors of the first level."""
+    kernels = plan_kernels(spec)
+    module: Any = load_source(emit_kernels(kernels, "Kernels.", ()))
+    (plan,) = (plan for plan in kernels.levels[0].gradients if plan.element_bytes == element_bytes)
+    kernel, _, tiles, options = module.LEVEL0_GRADIENTS[element_bytes]
+    stored, dot = STORED[element_bytes]
+    signature = dict.fromkeys(("x_pointer", "right_pointer", "left_pointer", "grad_pointer"), f"*{stored}")
+    signature |= dict.fromkeys(("to_right_pointer", "to_left_pointer"), "*fp32")
+    signature |= dict.fromkeys(("x_stride", "tokens", "tokens_per_part"), "i32")
+    run = {"num_warps": options["num_warps"], "num_stages": options["num_stages"]}
+    record = compile_ahead(kernel, signature, tiles | {"DOT": dot, "PRECISION": "ieee"}, target, **run)
+    assert record.fits, record
+    assert record.shared_bytes <= SHARED_BYTES
+    assert sorted(record.dots) == sorted(dot[1:] if plan.factor.flat else dot for dot in plan.dots)
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_gradients(target: str) -> None:
+    check_gradients(BTT, 2, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize("element_bytes", [2, 4])
+def test_gradients_of_primes(element_bytes: int, target: str) -> None:
+    check_gradients(OTHERS["btt of primes"], element_bytes, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_gradients_of_monarch_and_in_float32(target: str) -> None:
+    check_gradients(MONARCH, 2, target)
+    check_gradients(MONARCH, 4, target)
+    check_gradients(BTT, 4, target)
+    check_gradients(OTHERS["blocks"], 2, target)
+
+
 def check_nested(spec: MLBTC, way: str, element_bytes: int, target: str) -> None:
     """Compile both kernels of nested low rank."""
     kernels = plan_kernels(spec)
