@@ -79,9 +79,12 @@ def _without_triton(device: torch.device, dtype: torch.dtype, spec: MLBTC | None
     if reason is not None or spec is None:
         return reason
     try:
-        plan_kernels(spec)
+        kernels = plan_kernels(spec)
     except BackendError as error:
         return str(error)
+    padded, dense = kernels.macs(dtype.itemsize), int(spec.shape[0]) * int(spec.shape[1])
+    if padded > dense:
+        return f"kernels would take {padded:,} MACs per token with padding, a dense matrix {dense:,}"
     return None
 
 

@@ -16,6 +16,7 @@ import mlbtc
 from mlbtc.conversion import Budget, input_covariances
 from mlbtc.training.tasks.language_model import Config, LanguageModel, model_inputs, run
 from mlbtc.training.tasks.text import load_text
+from mlbtc.training.team import joined
 from mlbtc.training.trainer import Trainer
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,9 +63,10 @@ for family in ("low_rank", "mlr", "monarch", "btt"):
         problem.model, {"blocks.*": budget}, covariances=covariances, target="torch", max_iterations=10
     )
     converted = loss(problem)
-    trainer = Trainer(problem, recovery)
-    for step in range(1, recovery.steps + 1):
-        trainer.step(step)
+    with joined(recovery) as team:
+        trainer = Trainer(problem, recovery, team)
+        for step in range(1, recovery.steps + 1):
+            trainer.step(step)
     before, after = done.macs
     print(
         f"{family:>14}  {after / before:.2f} of the MACs  validation loss {loss(plain):.4f} by weights, "

@@ -29,7 +29,9 @@ def cells(page: str) -> list[tuple[str, str]]:
     return re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.S)
 
 
-@pytest.mark.parametrize(("page", "least"), [("theory.md", 6), ("adding-a-family.md", 2), ("costs.md", 1)])
+@pytest.mark.parametrize(
+    ("page", "least"), [("theory.md", 6), ("adding-a-family.md", 2), ("costs.md", 1), ("fitting.md", 4)]
+)
 def test_cells_print_what_stands_below_them(page: str, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FAMILIES, "cp", FAMILIES["dense"])  # what a page registers is gone after it
     names: dict[str, object] = {}

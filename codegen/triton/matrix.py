@@ -74,6 +74,13 @@ class MatrixKernels:
             return str(self.nested.forward[size])
         return "\n".join(f"level {number}: {level.forward[size]}" for number, level in enumerate(self.levels))
 
+    def macs(self, element_bytes: int = 2) -> int:
+        """Return the multiply-adds per token, what is padded and repeated included."""
+        size = ELEMENT_BYTES.index(element_bytes)
+        if self.nested is not None:
+            return self.nested.forward[size].macs
+        return sum(level.forward[size].macs for level in self.levels)
+
     def __str__(self) -> str:
         return self.describe()
 

@@ -1,6 +1,12 @@
 """Lower bounds in seconds for a fused product of two factors and for a dense one: arithmetic, not measurement."""
 
 from dataclasses import dataclass
+from math import prod
+
+from mlbtc.codegen.triton.matrix import MatrixKernels
+
+_SUM_BYTES = 4
+"""Bytes of a number of the sum between levels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +71,34 @@ def two_factor_work(tokens: int, a: int, b: int, c: int, d: int, s: int, element
 def dense_work(tokens: int, out: int, in_: int, element_bytes: int = 2) -> Work:
     """Count `torch.nn.Linear` without a bias: FLOPs 2 T out in; input, output and weight move once."""
     return Work(flops=2 * tokens * out * in_, bytes_moved=element_bytes * (tokens * (out + in_) + out * in_))
+
+
+def matrix_work(kernels: MatrixKernels, tokens: int, element_bytes: int = 2) -> Work:
+    """Count the launches of a product as they are planned: what is padded is computed, what goes between them is moved.
+
+    Every level reads its input and both factors; the sum of levels is written and read again in float32 between them.
+    Nested low rank reads the input once, writes the features of all levels, reads them and writes the output.
+
+    Args:
+        kernels: of a matrix.
+        tokens: T.
+        element_bytes: bytes of one element, 2 for bfloat16.
+    """
+    rows, columns = (int(size) for size in kernels.spec.shape)
+    flops = 2 * tokens * kernels.macs(element_bytes)
+    factors = sum(prod(size for _, size in factor) for factor in _factors(kernels))
+    if kernels.nested is not None:
+        per_token = element_bytes * (columns + 2 * kernels.nested.matrix.features + rows)
+    else:
+        levels = len(kernels.levels)
+        per_token = element_bytes * (levels * columns + rows) + _SUM_BYTES * 2 * (levels - 1) * rows
+    return Work(flops=flops, bytes_moved=tokens * per_token + element_bytes * factors)
+
+
+def _factors(kernels: MatrixKernels) -> list[list[tuple[str, int]]]:
+    """Return the indices and sizes of every factor of every level."""
+    found = []
+    for plan in kernels.plans:
+        sizes = {name: int(size) for name, size in plan.sizes}
+        found += [[(index, sizes[index]) for index in factor.indices] for factor in plan.factors]
+    return found

@@ -274,7 +274,7 @@ def test_covariances_lower_the_error_of_outputs():
     for weights in (None, covariances):
         changed = copy.deepcopy(model)
         mlbtc.convert(changed, {"2": Budget(0.4, "low_rank")}, covariances=weights, target="torch")
-        errors.append(float((changed(inputs) - expected).norm()))
+        errors.append((changed(inputs) - expected).norm().item())
     assert errors[1] < 0.8 * errors[0]
 
 

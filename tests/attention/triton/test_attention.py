@@ -31,6 +31,11 @@ def test_kernels_in_the_interpreter_at_length() -> None:
     rerun("kernels_attention.py", interpreted=True, slow=True)
 
 
+def test_launches_bind_and_compile_without_a_gpu() -> None:
+    pytest.importorskip("triton", reason="triton is not installed")
+    rerun("kernels_binding.py", interpreted=False)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 def test_kernels_on_the_gpu() -> None:

@@ -137,11 +137,17 @@ def test_auto_on_a_gpu_takes_kernels_where_there_are_some(monkeypatch: pytest.Mo
     monkeypatch.setattr(support, "installed", lambda: True)
     monkeypatch.setattr(support, "interpreting", lambda: False)
     gpu = torch.device("cuda")
-    assert choose_target("auto", gpu, torch.bfloat16, SPECS["btt"]) == ("triton", "cuda and kernels for every level")
+    wide = families.btt((1024, 1024), rank=2)
+    assert choose_target("auto", gpu, torch.bfloat16, wide) == ("triton", "cuda and kernels for every level")
+    assert choose_target("auto", gpu, torch.bfloat16, SPECS["btt"]) == (
+        "torch",
+        "kernels would take 8,192 MACs per token with padding, a dense matrix 2,695",
+    )
+    assert choose_target("triton", gpu, torch.bfloat16, SPECS["btt"]) == ("triton", "asked for")
     chosen, reason = choose_target("auto", gpu, torch.bfloat16, families.butterfly(8))
     assert chosen == "torch"
     assert "no Triton kernel, as kernels multiply by two factors, and it has 3" in reason
-    assert choose_target("auto", gpu, torch.float64, SPECS["btt"])[0] == "torch"
+    assert choose_target("auto", gpu, torch.float64, wide)[0] == "torch"
     assert choose_target("auto", torch.device("mps"), torch.float32, SPECS["btt"])[0] == "torch"
 
 
