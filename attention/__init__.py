@@ -8,6 +8,7 @@ from mlbtc.attention.cache import AttentionCache
 from mlbtc.attention.choice import Choice, choose_backend
 from mlbtc.attention.decoders import choose_decoder
 from mlbtc.attention.functional import BACKENDS, mlr_attention
+from mlbtc.attention.variants import write_variants
 from mlbtc.attention.window_cache import GlobalWindowCache
 from mlbtc.spec.attention import AttentionSpec
 
@@ -22,4 +23,5 @@ __all__ = [
     "compile_attention",
     "generate_attention",
     "mlr_attention",
+    "write_variants",
 ]

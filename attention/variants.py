@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from mlbtc.analysis import AttentionReport, analyze
 from mlbtc.attention.build import generate_attention
+from mlbtc.attention.equal import Equal, block_macs, cache_elements, equal_width
 from mlbtc.codegen.loading import write_atomically
 from mlbtc.errors import CodegenError, SpecError
 from mlbtc.spec import families
 from mlbtc.spec.attention import AttentionSpec
+from mlbtc.spec.dump import attention_document, document_to_yaml
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.sizes import as_size
 
@@ -36,7 +39,7 @@ class Variant:
 
 
 def attention_variants(width: int, heads: int, context: int) -> tuple[Variant, ...]:
-    """Return the variants that these sizes allow, standard attention first.
+    """Return the variants that these sizes allow, all of one width, standard attention first.
 
     Raises:
         SpecError: the sizes are no sizes, or heads do not divide width.
@@ -57,6 +60,40 @@ def attention_variants(width: int, heads: int, context: int) -> tuple[Variant, .
     if heads > 1 and _halves(2, *sizes):
         made.append(_mixed(window, *sizes))
     return tuple(made)
+
+
+def equal_variants(width: int, heads: int, context: int, equal: Equal) -> tuple[Variant, ...]:
+    """Return the variants that these sizes allow, each as wide as makes it cost as much as standard attention.
+
+    Args:
+        width: of standard attention.
+        heads: of all variants.
+        context: tokens that costs refer to.
+        equal: "width" for one width; "compute" for the MACs of a block with an MLP of 4 times the width; "cache" for
+            the elements that decoding keeps.
+
+    Raises:
+        SpecError: the sizes are no sizes, or heads do not divide width.
+    """
+    variants = attention_variants(width, heads, context)
+    if equal == "width":
+        return variants
+    of_width = lru_cache(maxsize=None)(lambda width: attention_variants(width, heads, context))
+
+    def named(name: str, width: int) -> Variant | None:
+        return next((one for one in of_width(width) if one.spec.name == name), None)
+
+    found = []
+    for variant in variants:
+        name = variant.spec.name
+        spec = equal_width(lambda width, name=name: _spec(named(name, width)), variants[0].spec, equal)  # type: ignore[misc]
+        chosen = named(name, spec.width) if spec is not None else None
+        found += [chosen] if chosen is not None else []
+    return tuple(found)
+
+
+def _spec(variant: Variant | None) -> AttentionSpec | None:
+    return None if variant is None else variant.spec
 
 
 def _mlbtc(width: int, heads: int, context: int) -> Variant:
@@ -127,14 +164,17 @@ def _near_square(size: int) -> tuple[int, int]:
     return small, size // small
 
 
-def write_variants(folder: Path, width: int, heads: int, context: int) -> tuple[Variant, ...]:
-    """Write every variant and the indexes index.md and index.json, each file whole or not at all; the indexes last.
+def write_variants(folder: Path, width: int, heads: int, context: int, equal: Equal = "width") -> tuple[Variant, ...]:
+    """Write every variant and the indexes index.md, .json and .yaml, each file whole or not at all; the indexes last.
+
+    `mlbtc.load("index.yaml:NAME")` reads a spec of the index.
 
     Args:
         folder: made where it does not exist; other files in it stay.
         width: the model width D.
         heads: the number of heads.
         context: the number of tokens that blocks, windows and costs refer to.
+        equal: what variants have in common; see `equal_variants`.
 
     Raises:
         SpecError: the sizes do not fit.
@@ -145,10 +185,14 @@ def write_variants(folder: Path, width: int, heads: int, context: int) -> tuple[
             as_size(size, name)
         except SpecError as error:
             raise SpecError(f"--{error}") from None
-    variants = attention_variants(width, heads, context)
+    variants = equal_variants(width, heads, context, equal)
     files = {variant.file: generate_attention(variant.spec) for variant in variants}
     reports = [_report(variant.spec) for variant in variants]
-    files |= {"index.json": _index_json(variants, reports), "index.md": _index_markdown(variants, reports)}
+    files |= {
+        "index.json": _index_json(variants, reports),
+        "index.yaml": _index_yaml(variants, equal),
+        "index.md": _index_markdown(variants, reports, equal),
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
@@ -164,6 +208,7 @@ def _report(spec: AttentionSpec) -> AttentionReport:
     return report
 
 
+_HEADINGS = ("parameters", "MACs", "scores", "query, key maps", "key cache", "value cache", "rank")
 _COLUMNS = ("parameters", "macs", "scores", "query_key", "key_cache", "value_cache", "rank")
 
 
@@ -184,20 +229,46 @@ def _index_json(variants: tuple[Variant, ...], reports: list[AttentionReport]) -
     return json.dumps({**sizes, "variants": entries}, indent=2) + "\n"
 
 
-def _index_markdown(variants: tuple[Variant, ...], reports: list[AttentionReport]) -> str:
+def _index_yaml(variants: tuple[Variant, ...], equal: Equal) -> str:
+    spec = variants[0].spec
+    entries = {
+        variant.spec.name: {
+            "file": variant.file,
+            "about": variant.about,
+            "block_macs": block_macs(variant.spec, spec.context),
+            "cache_elements": cache_elements(variant.spec, spec.context),
+            "spec": attention_document(variant.spec),
+        }
+        for variant in variants
+    }
+    sizes = {"width": spec.width, "heads": spec.heads, "context": spec.context}
+    return document_to_yaml({"equal": equal, **sizes, "variants": entries})
+
+
+_EQUAL = {
+    "width": "All have this width.",
+    "compute": "Each is as wide as makes the MACs of a block, with an MLP of 4 times the width, those of the first.",
+    "cache": "Each is as wide as makes its caches those of the first.",
+}
+
+
+def _index_markdown(variants: tuple[Variant, ...], reports: list[AttentionReport], equal: Equal) -> str:
     spec = variants[0].spec
     lines = [
         f"# Attention variants of width {spec.width} with {spec.heads} heads",
+        "",
+        f'{_EQUAL[equal]} `mlbtc.load("index.yaml:NAME")` reads the spec of one.',
         "",
         "Every file needs torch only; its last class takes no required arguments and maps (B, T, width) to the same,",
         f"for any T, causally. Costs are for one sequence of {spec.context} tokens, all heads, all pairs; a MAC is one",
         "multiply-add, caches are in elements, the rank is that of the score map of one head.",
         "",
-        "| file | what it is | parameters | MACs | scores | query, key maps | key cache | value cache | rank |",
-        "| --- | --- " + "| ---: " * 7 + "|",
+        f"| file | name | what it is | width | {' | '.join(_HEADINGS)} |",
+        "| --- | --- | --- " + "| ---: " * (1 + len(_HEADINGS)) + "|",
     ]
     for variant, report in zip(variants, reports, strict=True):
         numbers = " | ".join(f"{int(getattr(report, column)):,}" for column in _COLUMNS)
         about = variant.about.replace("|", "\\|")
-        lines.append(f"| [{variant.file}]({variant.file}) | {about} | {numbers} |")
+        name = f"[{variant.file}]({variant.file}) | {variant.spec.name}"
+        lines.append(f"| {name} | {about} | {variant.spec.width:,} | {numbers} |")
     return "\n".join(lines) + "\n"

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlbtc.errors import SpecError, nearest
 from mlbtc.spec import AttentionSpec, load
+from mlbtc.spec.index import split_address
 from mlbtc.training.errors import TrainingError
 
 NAMES = ("standard", "mlr")
@@ -97,10 +98,14 @@ def default_ranks(head: int) -> tuple[int, ...]:
 
 
 def _load(path: str) -> AttentionSpec:
-    is_file_name = Path(path).suffix in (".yaml", ".yml") or (path != "" and Path(path).exists())
+    file, _ = split_address(path)
+    is_file_name = Path(file).suffix in (".yaml", ".yml") or (path != "" and Path(path).exists())
     if not is_file_name:
         hint = nearest(path, NAMES)
-        raise TrainingError(f"--attention takes standard, mlr or the path of a YAML file, found {path!r}; {hint}")
+        raise TrainingError(
+            f"--attention takes standard, mlr or the path of a YAML file (in an index FILE.yaml:NAME), found {path!r}; "
+            f"{hint}"
+        )
     spec = load(path)
     if not isinstance(spec, AttentionSpec):
         raise TrainingError(f"{path}: expected an attention spec (key `attention`), found the spec of a matrix")

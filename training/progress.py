@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 LINES = 10
 
@@ -55,3 +55,31 @@ class Reporter:
         """Print a line; a bar stays below it."""
         console = self.bar.console if self.bar else self.console
         console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class Bytes:
+    """A bar over bytes that are read, on a terminal only; a context manager.
+
+    Args:
+        title: what is being made of them.
+        total: how many there are.
+        console: where to show it.
+    """
+
+    def __init__(self, title: str, total: int, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal or console.quiet, transient=True)
+        self.row = self.bar.add_task(title, total=total)
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def advance(self, count: int) -> None:
+        """Show that so many more bytes are done."""
+        self.bar.advance(self.row, count)

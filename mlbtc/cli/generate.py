@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Common(StrEnum):
+    """What variants have in common."""
+
+    width = "width"
+    compute = "compute"
+    cache = "cache"
 
 
 def generate_command(
@@ -13,6 +22,13 @@ def generate_command(
     width: Annotated[int, typer.Option(help="The model width D.")] = 512,
     heads: Annotated[int, typer.Option(help="The number of heads; divides the width.")] = 8,
     context: Annotated[int, typer.Option(help="Tokens that blocks, windows and costs refer to.")] = 1024,
+    equal: Annotated[
+        Common,
+        typer.Option(
+            help="What variants have in common: width; compute, the MACs of a block with its MLP; or cache, what "
+            "decoding keeps. For the latter two each is as wide as makes it cost as much as standard attention."
+        ),
+    ] = Common.width,
 ) -> None:
     """Write one file per attention variant of a size, and an index that compares what they cost.
 
@@ -22,12 +38,17 @@ def generate_command(
 
         mlbtc generate --width 512 --heads 8 --context 1024 -o variants/
         mlbtc generate --width 64 --heads 4 --context 128 -o variants/
+        mlbtc generate --width 64 --heads 4 --context 128 --equal compute -o variants/
 
-    The costs are in variants/index.md, and with the specs in variants/index.json.
+    The costs are in variants/index.md, and with the specs in variants/index.json and index.yaml. A spec of the latter
+    is named variants/index.yaml:NAME, wherever a spec file is asked for:
+
+        mlbtc train lm --attention variants/index.yaml:mlr-2-levels --out runs/mlr
     """
     from mlbtc.attention.variants import write_variants
 
-    variants = write_variants(output, width, heads, context)
+    variants = write_variants(output, width, heads, context, equal.value)
     for variant in variants:
-        typer.echo(f"{output / variant.file}: {variant.spec.variant}, {variant.about}")
-    typer.echo(f"wrote {len(variants)} variants; {output / 'index.md'} and index.json compare them")
+        wide = "" if equal is Common.width else f", width {variant.spec.width}"
+        typer.echo(f"{output / variant.file}: {variant.spec.variant}, {variant.about}{wide}")
+    typer.echo(f"wrote {len(variants)} variants; {output / 'index.md'}, index.yaml and index.json compare them")

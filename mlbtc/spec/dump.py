@@ -40,6 +40,11 @@ def _text(document: dict[str, Any], width: int) -> str:
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=width, default_flow_style=False)
 
 
+def document_to_yaml(document: dict[str, Any]) -> str:
+    """Return plain data as YAML that our own reader reads back to equal data."""
+    return _text(document, 10**6)
+
+
 def _size(size: Size) -> int | str:
     return size if isinstance(size, int) else str(size)
 

@@ -14,11 +14,12 @@ from mlbtc.errors import SpecError, nearest, shown
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.expression import parse_expression
 from mlbtc.spec.families import FAMILIES
+from mlbtc.spec.index import entry_of, is_index, refuse_index, split_address
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.layout import check_whole
 from mlbtc.spec.level import Level
 from mlbtc.spec.naming import check_name
-from mlbtc.spec.nodes import MAX_BYTES, read_document
+from mlbtc.spec.nodes import MAX_BYTES, Document, read_document
 from mlbtc.spec.origin import Origin, Path, placed
 from mlbtc.spec.place import SIDES, Place, as_place, fit, part_shape
 from mlbtc.spec.resolution import resolve
@@ -41,12 +42,15 @@ def load(path: str | os.PathLike[str]) -> MLBTC | AttentionSpec:
     """Read a spec file.
 
     Args:
-        path: a YAML file in the grammar of docs/file-grammar.md.
+        path: a YAML file in the grammar of docs/file-grammar.md, or `INDEX.yaml:NAME` for one of the specs of an index.
 
     Raises:
-        SpecError: the file cannot be read or does not follow the grammar.
+        SpecError: the file cannot be read or does not follow the grammar, or the index has no such spec.
     """
-    return loads(_text_of(path), source=os.fspath(path))
+    file, name = split_address(os.fspath(path))
+    if name is None:
+        return loads(_text_of(path), source=file)
+    return _read(entry_of(read_document(_text_of(file), file), name))
 
 
 def load_shaped(path: str | os.PathLike[str], shape: tuple[int, int]) -> MLBTC:
@@ -112,11 +116,16 @@ def loads(text: str, source: str = "<string>") -> MLBTC | AttentionSpec:
     Raises:
         SpecError: the text does not follow the grammar.
     """
-    document = read_document(text, source)
+    return _read(read_document(text, source))
+
+
+def _read(document: Document) -> MLBTC | AttentionSpec:
     value, origin = document.value, document.origin
     if not isinstance(value, dict):
         raise SpecError(f"{origin.where()}: a spec file is a mapping with shape and levels or attention, "
                         f"found {shown(value)}")  # fmt: skip
+    if is_index(value):
+        refuse_index(value, origin)
     if "attention" in value:
         return _attention(value, origin)
     return _matrix(value, origin)

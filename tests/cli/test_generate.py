@@ -159,3 +159,31 @@ def test_the_command_is_documented() -> None:
     from mlbtc.cli.generate import generate_command
 
     assert "--width 64 --heads 4 --context 128" in (inspect.getdoc(generate_command) or "")
+
+
+@pytest.mark.parametrize("equal", ["width", "compute", "cache"])
+def test_every_spec_of_the_index_is_read_by_its_name(equal: str, mlbtc: Command, tmp_path: Path) -> None:
+    assert mlbtc("generate", *SMALL, "--equal", equal, "-o", tmp_path).code == 0
+    table = (tmp_path / "index.md").read_text()
+    entries = json.loads((tmp_path / "index.json").read_text())["variants"]
+    for entry in entries:
+        spec = library.load(tmp_path / f"index.yaml:{entry['name']}")
+        assert spec == library.loads(entry["spec"])
+        assert f"[{entry['file']}]({entry['file']}) | {entry['name']} |" in table
+    widths = {library.loads(entry["spec"]).width for entry in entries}
+    assert (widths == {64}) == (equal == "width")
+
+
+def test_a_spec_of_the_index_is_analysed_and_trained(mlbtc: Command, tmp_path: Path) -> None:
+    assert mlbtc("generate", *SMALL, "-o", tmp_path).code == 0
+    name = f"{tmp_path / 'index.yaml'}:mlr-2-levels"
+    assert "mlr-2-levels" in mlbtc("analyze", name).out
+    text = tmp_path / "text.txt"
+    text.write_text("to be, or not to be: that is the question\n" * 50)
+    quick = ("--steps", 2, "--batch", 1, "--layers", 1, "--data", text, "--out", tmp_path / "run")
+    done = mlbtc("train", "lm", "--attention", name, *quick)
+    assert done.code == 0, done.err
+    assert (
+        json.loads((tmp_path / "run" / "config.json").read_text())["config"]["attention"][0]["name"] == "mlr-2-levels"
+    )
+    assert "it has no 'mlr-3-levels'" in mlbtc("train", "lm", "--attention", name.replace("2", "3")).err

@@ -30,6 +30,14 @@ def test_blocks_that_are_squares_help_patches_of_an_image(tmp_path):
     assert errors["squares"] < 0.5 * min(errors["standard"], errors["rows"])
 
 
+def test_a_script_of_ones_own_trains_the_variants_of_an_index(tmp_path):
+    lines = [line.split() for line in run("train_variants", tmp_path, "--steps", "3").splitlines()]
+    assert [line[0] for line in lines] == ["standard", "mlr-2-levels", "bilinear-btt-1", "sliding-window"]
+    assert all(float(line[4]) < 6 for line in lines)
+    widths = {line[0]: int(line[2]) for line in lines}
+    assert widths["bilinear-btt-1"] < widths["standard"] == 64 < widths["sliding-window"]
+
+
 def run(name, folder, *arguments):
     """Run an example and return what it prints."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLBTC_")}

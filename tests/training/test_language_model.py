@@ -1,3 +1,4 @@
+import io
 import itertools
 import json
 import math
@@ -54,6 +55,26 @@ def test_a_run_learns(book, tmp_path):
     assert rows[0]["loss"] == pytest.approx(math.log(96), rel=1e-5)
     assert result.metrics["validation_loss"] < 0.9 * rows[0]["loss"]
     assert result.metrics["perplexity"] == pytest.approx(math.exp(result.metrics["validation_loss"]))
+
+
+def test_a_run_says_what_it_costs(book, tmp_path):
+    result = run(small(book, tmp_path / "run"), console=QUIET)
+    # 4 projections, scores and values of 16 tokens, an MLP of 4 times the width; 3 x forward, 6 steps of 4 windows.
+    per_token = 4 * 16**2 + 2 * 16 * 16 + 8 * 16**2
+    assert result.metrics["macs_per_token"] == per_token
+    assert result.metrics["training_macs"] == 3 * per_token * 16 * 4 * 6
+    assert "non-embedding compute: 3,584 MACs per token" in result.notes[0]
+    assert result.notes[0] in result.report.read_text()
+
+
+def test_tokens_are_made_once_behind_a_bar(book):
+    file = io.StringIO()
+    for _ in range(2):
+        texts.load_text([book], "bytes", 16, console=Console(file=file, force_terminal=True, width=80))
+    assert "tokens" in file.getvalue()
+    first = len(file.getvalue())
+    texts.load_text([book], "bytes", 16, console=Console(file=file, force_terminal=True, width=80))
+    assert len(file.getvalue()) == first
 
 
 def test_resume_repeats_an_uninterrupted_run(book, tmp_path):

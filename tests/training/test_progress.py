@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from mlbtc.training.progress import LINES, Reporter
+from mlbtc.training.progress import LINES, Bytes, Reporter
 
 
 def output(terminal, steps):
@@ -24,3 +24,15 @@ def test_a_bar_on_a_terminal():
     text = output(True, 50)
     assert "50/50" in text
     assert "loss 0.5000" in text
+
+
+def test_bytes_are_shown_on_a_terminal_only():
+    def shown(terminal):
+        file = io.StringIO()
+        with Bytes("tokens", 2000, Console(file=file, force_terminal=terminal, width=100)) as bar:
+            bar.advance(2000)
+        return file.getvalue()
+
+    assert "tokens" in shown(True)
+    assert "2.0/2.0 kB" in shown(True)
+    assert shown(False) == ""

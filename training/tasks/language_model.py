@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from mlbtc.training import figures
 from mlbtc.training.attention import check_causal, choose_attention
+from mlbtc.training.compute import PASSES, forward_macs, step_macs
 from mlbtc.training.config import RunConfig
 from mlbtc.training.errors import TrainingError
 from mlbtc.training.launch import own_console
@@ -157,20 +158,20 @@ def run(config: Config, *, resume: bool = False, console: Console | None = None)
     console = console or own_console()
     config = config.resolved()
     assert config.context is not None
-    text = load_text(config.data, config.tokens, config.context)
+    text = load_text(config.data, config.tokens, config.context, console=console)
     problem = LanguageModel(config, text)
     folder = open_run(config, {"sha256": text.digest}, resume=resume, console=console)
     steps = fit(problem, config, folder, resume=resume, console=console)
     losses = problem.evaluate()
     rows = read_metrics(folder.metrics)
-    metrics = _metrics(losses, rows)
+    metrics = _metrics(losses, rows) | _compute(config, steps)
     return finish(
         config,
         folder,
         model=problem.model,
         metrics=metrics,
         table=_table(problem, metrics),
-        notes=(),
+        notes=(_compute_note(config, metrics),),
         steps=steps,
         draw=lambda: figures.losses_by_position(folder.figure, rows, losses),
     )
@@ -190,6 +191,21 @@ def _metrics(losses: list[float], rows: list[dict[str, Any]]) -> dict[str, Any]:
         "loss_by_position": losses,
         "seconds": rows[-1]["seconds"],
     }
+
+
+def _compute(config: Config, steps: int) -> dict[str, float]:
+    """Return what the blocks cost: the read-in, which is an embedding, and the read-out are left out."""
+    assert config.context is not None
+    forward = forward_macs(config.specs, config.context, config.mlps)
+    step = step_macs(config.specs, sequences=config.batch, tokens=config.context, mlps=config.mlps)
+    return {"macs_per_token": forward / config.context, "training_macs": step * steps}
+
+
+def _compute_note(config: Config, metrics: dict[str, Any]) -> str:
+    return (
+        f"non-embedding compute: {metrics['macs_per_token']:,.0f} MACs per token in a window of {config.context}, "
+        f"{metrics['training_macs']:.3g} MACs in {PASSES} x forward for all steps (1 MAC = 2 FLOPs)"
+    )
 
 
 def _table(problem: LanguageModel, metrics: dict[str, Any]) -> Table:

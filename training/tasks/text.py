@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from mlbtc.codegen.loading import cache_directory
 from mlbtc.training.errors import TrainingError
+from mlbtc.training.progress import Bytes
 
 # The paper's 96 characters: newline and printable ASCII, in this order.
 ALPHABET = bytes([10, *range(32, 127)])
@@ -72,13 +74,14 @@ def find_files(data: Sequence[str]) -> list[Path]:
     return found
 
 
-def load_text(data: Sequence[str], kind: str, context: int) -> Text:
+def load_text(data: Sequence[str], kind: str, context: int, *, console: Console | None = None) -> Text:
     """Tokenise the files, once per content, and map the tokens into memory.
 
     Args:
         data: files and folders; empty for the source text of Python's standard library.
         kind: "characters" or "bytes".
         context: the tokens of a window; both parts must hold one window and the token behind it.
+        console: where a bar is shown while tokens are made, if it is a terminal; None for nowhere.
 
     Raises:
         TrainingError: a file is missing or no text, or there is too little.
@@ -89,7 +92,7 @@ def load_text(data: Sequence[str], kind: str, context: int) -> Text:
         digest.update(hashlib.sha256(_read(path)).digest())
     stored = cache_directory() / f"tokens-{digest.hexdigest()}.bin"
     if not stored.is_file():
-        _tokenise(files, kind, stored)
+        _tokenise(files, kind, stored, console or Console(quiet=True))
     size = stored.stat().st_size
     cut = size - int(size * VALIDATION)
     if min(cut, size - cut) < context + 1:
@@ -101,20 +104,26 @@ def load_text(data: Sequence[str], kind: str, context: int) -> Text:
     return Text(tokens[:cut], tokens[cut:], digest.hexdigest())
 
 
-def _tokenise(files: Sequence[Path], kind: str, stored: Path) -> None:
+def _tokenise(files: Sequence[Path], kind: str, stored: Path, console: Console) -> None:
     # Renamed when complete: of several processes each writes its own, and all write the same.
     try:
         stored.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=".tokens-", dir=stored.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with os.fdopen(handle, "wb") as file, Bytes("tokens", _sizes(files), console) as bar:
                 for path in files:
-                    file.write(encode(_read(path), kind))
+                    content = _read(path)
+                    file.write(encode(content, kind))
+                    bar.advance(len(content))
             os.replace(temporary, stored)
         finally:
             Path(temporary).unlink(missing_ok=True)
     except OSError as error:
         raise TrainingError(f"{stored.parent}: cannot keep tokens there: {error.strerror or error}") from None
+
+
+def _sizes(files: Sequence[Path]) -> int:
+    return sum(path.stat().st_size for path in files)
 
 
 def _read(path: Path) -> bytes:
