@@ -18,8 +18,8 @@ how many rounds a case has that outlasts the patience, the check and the first r
 def estimated_seconds(cases: Sequence[Case], settings: Settings, clock: Clock = time.perf_counter) -> float | None:
     """Return about how long cases take, None where one does not say its multiply-adds.
 
-    The constants are rough, from 20 cases of linear layers of widths 512 to 4096 on two cores; the bar that is shown
-    meanwhile knows better.
+    The constants are rough, counted from what a case runs and compared with the processor time of four cases; builds of
+    kernels are left out. The bar that is shown meanwhile knows better.
 
     Args:
         cases: what is to be timed.
