@@ -12,6 +12,7 @@ import mlbtc
 from mlbtc import families
 from mlbtc.codegen import kernel as kernels
 from mlbtc.codegen import native
+from mlbtc.codegen.matrix import matrix_source
 from mlbtc.errors import BackendError
 
 needs_compiler = pytest.mark.skipif(native.compiler() is None, reason="no C++ compiler here")
@@ -89,7 +90,9 @@ class TestCpp:
     def test_state_dict_is_that_of_torch(self, pair):
         ours, reference = pair
         assert list(ours.state_dict()) == list(reference.state_dict())
-        assert ours.source == reference.source == mlbtc.generate(SPEC, class_name="Btt")
+        # Beside a kernel the program is the one of a file; alone, it has the layout that runs fastest.
+        assert ours.source == mlbtc.generate(SPEC, class_name="Btt")
+        assert reference.source == matrix_source(SPEC, reference.candidate, class_name="Btt")
         assert ours.cpp_source == mlbtc.generate(SPEC, target="cpp")
         close(ours.to_dense(), reference.to_dense())
         assert str(ours) == str(reference)
@@ -131,7 +134,9 @@ class TestChoice:
         assert "target torch, not cpp: the kernel cannot be built" in module.explain()
 
     def test_torch_when_asked_for(self):
-        assert mlbtc.compile(SPEC, target="torch").explain() == "target torch: asked for"
+        explained = mlbtc.compile(SPEC, target="torch").explain()
+        assert explained.startswith("target torch")
+        assert ": asked for" in explained
 
     def test_unknown_target(self):
         with pytest.raises(BackendError, match="available: torch, cpp"):
