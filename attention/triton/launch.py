@@ -127,7 +127,8 @@ def _run(
     def run(chosen: Tiles) -> None:
         cut = lengths is not None or tiles_are_cut(query, key, chosen.rows)
         kernel = _kernel(name, problem, cut, lengths is not None, chosen)
-        given = tensors if lengths is None else (*tensors, lengths)
+        # The kernels read numbers that are neighbours.
+        given = tensors if lengths is None else (*tensors, lengths.contiguous())
         sizes = chosen.rows, chosen.warps, chosen.stages
         launch_kernel(kernel, *sizes, query, key, given, owns_keys=name == "dkdv")
 

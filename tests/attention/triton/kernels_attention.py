@@ -209,6 +209,17 @@ def test_the_function_with_this_backend() -> None:
     check([output, *torch.autograd.grad(output, leaves, inputs[3])], expect(call, *inputs), 1e-5)
 
 
+def test_lengths_that_are_no_neighbours() -> None:
+    query, key, value, _ = Call([2, 2], [None, 8], 20, batch=3).draw()
+    lengths = torch.tensor([20, 1, 11, 2, 5, 3], device=DEVICE)[::2]
+    assert not lengths.is_contiguous()
+    found, expected = (
+        mlr_attention(query, key, value, [2, 2], [None, 8], key_lengths=lengths, backend=backend)
+        for backend in ("triton", "reference")
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_second_derivatives() -> None:
     query, key, value, _ = Call([3, 2], [None, 4], 9).draw()
     leaves = [x.requires_grad_() for x in (query, key, value)]
