@@ -34,6 +34,22 @@ def check_size(name: str, value: int, least: int, most: int) -> None:
         raise BenchmarkError(f"--{name} takes {least} to {most}, found {value}")
 
 
+def check_sizes(tokens: Sequence[int], batch: int, heads: int, most_tokens: int) -> None:
+    """Refuse a batch, heads or a number of tokens that is out of range."""
+    check_size("batch", batch, 1, 1024)
+    check_size("heads", heads, 1, 256)
+    for count in tokens:
+        check_size("tokens", count, 1, most_tokens)
+
+
+def chosen_backends(backends: Sequence[str]) -> tuple[str, ...]:
+    """Return backends of mlr_attention without repetitions; refuse one that there is not."""
+    for backend in backends:
+        if backend not in BACKENDS:
+            raise BenchmarkError(f"--backend {backend}: there is no such backend; {nearest(backend, BACKENDS)}")
+    return tuple(dict.fromkeys(backends))
+
+
 # Attention ------------------------------------------------------------------------------------------------------------
 
 
@@ -94,13 +110,9 @@ def attention_cases(
     Raises:
         BenchmarkError: a size is out of range, or a backend or a head unknown.
     """
-    for name, value, most in (("batch", batch, 1024), ("heads", heads, 256), *(("tokens", t, 16384) for t in tokens)):
-        check_size(name, value, 1, most)
+    check_sizes(tokens, batch, heads, 16384)
     check_threads(threads)
-    for backend in backends:
-        if backend not in BACKENDS:
-            raise BenchmarkError(f"--backend {backend}: there is no such backend; {nearest(backend, BACKENDS)}")
-    own = tuple(dict.fromkeys(backends))
+    own = chosen_backends(backends)
 
     def case(ranks: tuple[int, ...], count: int, workers: int | None) -> Case:
         sizes = {"tokens": count, "batch": batch, "heads": heads, **({"threads": workers} if workers else {})}

@@ -14,7 +14,7 @@ from mlbtc.benchmarks.cases import (
     SDPA,
     Contest,
     attention_name,
-    check_size,
+    check_sizes,
     check_threads,
     chosen_heads,
     halving,
@@ -40,10 +40,7 @@ def decode_cases(
     Raises:
         BenchmarkError: a size is out of range or a head unknown.
     """
-    for name, value, least, most in (
-        ("batch", batch, 1, 1024), ("heads", heads, 1, 256), *(("tokens", count, 1, 131072) for count in tokens)
-    ):  # fmt: skip
-        check_size(name, value, least, most)
+    check_sizes(tokens, batch, heads, 131072)
     check_threads(threads)
 
     def case(ranks: tuple[int, ...], count: int, workers: int | None) -> Case:

@@ -11,17 +11,27 @@ import torch
 from torch import Tensor
 
 from mlbtc.attention.cache import AttentionCache
-from mlbtc.attention.functional import BACKENDS, mlr_attention
+from mlbtc.attention.functional import mlr_attention
 from mlbtc.attention.triton.roofline import AttentionWork, backward_work, decode_work, forward_work
-from mlbtc.benchmarks.cases import FLEX, HEAD, Contest, attention_name, check_size, chosen_heads, halving, modes
+from mlbtc.benchmarks.cases import (
+    FLEX,
+    HEAD,
+    Contest,
+    attention_name,
+    check_sizes,
+    chosen_backends,
+    chosen_heads,
+    halving,
+    modes,
+)
 from mlbtc.benchmarks.decode import CACHE, append_and_crop
 from mlbtc.benchmarks.oracles import attention_results_by_rows, decode_result
 from mlbtc.benchmarks.rivals import compiled_flex, flash_attn, flash_attn_token, sdpa
-from mlbtc.benchmarks.runner import BenchmarkError, Candidate, Case
+from mlbtc.benchmarks.runner import Candidate, Case
 from mlbtc.codegen.triton.roofline import Gpu
-from mlbtc.errors import nearest
 
 TOKENS = (1024, 4096, 16384)
+MOST_TOKENS = 1 << 20
 FULL_TOKENS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
 SDPA_BACKENDS = {
     "sdpa flash": "FLASH_ATTENTION",
@@ -61,11 +71,8 @@ def attention_cases(
     Raises:
         BenchmarkError: a size is out of range, or a backend or a head unknown.
     """
-    _check_sizes(tokens, batch, heads)
-    for backend in backends:
-        if backend not in BACKENDS:
-            raise BenchmarkError(f"--backend {backend}: there is no such backend; {nearest(backend, BACKENDS)}")
-    own = tuple(dict.fromkeys(backends))
+    check_sizes(tokens, batch, heads, MOST_TOKENS)
+    own = chosen_backends(backends)
 
     def build(ranks: tuple[int, ...], count: int) -> Callable[[int], Contest]:
         return partial(build_attention, ranks, count, batch, heads, own, flex=flex, device=device, gpu=gpu)
@@ -83,17 +90,12 @@ def decode_cases(
     gpu: Gpu | None = None,
 ) -> list[Case]:
     """Return a case per number of tokens, the new one included, and head; arguments as for `attention_cases`."""
-    _check_sizes(tokens, batch, heads)
+    check_sizes(tokens, batch, heads, MOST_TOKENS)
 
     def build(ranks: tuple[int, ...], count: int) -> Callable[[int], Contest]:
         return partial(build_decode, ranks, count, batch, heads, device=device, gpu=gpu)
 
     return _cases(tokens, batch, heads, names, build)
-
-
-def _check_sizes(tokens: Sequence[int], batch: int, heads: int) -> None:
-    for name, value, most in (("batch", batch, 1024), ("heads", heads, 256), *(("tokens", t, 1 << 20) for t in tokens)):
-        check_size(name, value, 1, most)
 
 
 def _cases(
