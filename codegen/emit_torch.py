@@ -81,35 +81,6 @@ class MatrixContext:
     fused_bias: bool = False
 
 
-def emit_matrix(
-    program: Program,
-    summary: str,
-    header: tuple[str, ...],
-    comments: tuple[str, ...],
-    class_name: str,
-    init: str = "dense",
-    drawn: Program | None = None,
-    chunk: int | None = None,
-) -> str:
-    """Return the source of a module for a program.
-
-    Args:
-        program: what `forward` does.
-        summary: the first line of the file's docstring.
-        header: its further lines.
-        comments: one per level.
-        class_name: the name of the class.
-        init: the rule for initial values.
-        drawn: the program whose fans the rule uses; None for the first one. Another order of contractions has others.
-        chunk: how many tokens `forward` takes at once on a CPU; None for all of them.
-
-    Raises:
-        CodegenError: the class name is no identifier.
-    """
-    context = matrix_context(program, summary, header, comments, class_name, init, drawn, chunk)
-    return render("matrix_torch.py.jinja", context=context)
-
-
 def matrix_context(
     program: Program,
     summary: str,
@@ -120,7 +91,17 @@ def matrix_context(
     drawn: Program | None = None,
     chunk: int | None = None,
 ) -> MatrixContext:
-    """Return what the template shows; the arguments are those of `emit_matrix`.
+    """Return what the template of a module shows.
+
+    Args:
+        program: what `forward` does.
+        summary: the first line of the file's docstring.
+        header: its further lines.
+        comments: one per level.
+        class_name: the name of the class.
+        init: the rule for initial values.
+        drawn: the program whose fans the rule uses; None for the first one. Another order of contractions has others.
+        chunk: how many tokens `forward` takes at once on a CPU; None for all of them.
 
     Raises:
         CodegenError: the class name is no identifier.

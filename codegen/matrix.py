@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mlbtc.analysis import Report, analyze
 from mlbtc.codegen.chain import build_matrix
-from mlbtc.codegen.emit_torch import LINE, emit_matrix, with_free_name
+from mlbtc.codegen.emit_torch import LINE, matrix_context, render, with_free_name
 from mlbtc.codegen.initial import check_init
 from mlbtc.codegen.kernel import Kernel
 from mlbtc.codegen.lowering import lower, require_numbers
@@ -104,11 +104,13 @@ def matrix_source(spec: MLBTC, candidate: Candidate, init: str = "dense", class_
     assert isinstance(report, Report)
     summary = f"{_summary(spec)} Needs torch only."
     header = _header(spec, made.plan, report)
-    return with_free_name(
-        class_name,
-        class_name_of(spec.name),
-        lambda name: emit_matrix(made.program, summary, header, made.comments, name, init, made.drawn, candidate.chunk),
-    )
+
+    def emit(name: str) -> str:
+        shown = made.program, summary, header, made.comments, name
+        context = matrix_context(*shown, init, made.drawn, candidate.chunk)
+        return render("matrix_torch.py.jinja", context=context)
+
+    return with_free_name(class_name, class_name_of(spec.name), emit)
 
 
 @dataclass(frozen=True, slots=True)
