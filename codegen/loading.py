@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import hashlib
 import linecache
@@ -98,6 +99,13 @@ def _store(path: Path, source: str) -> None:
         raise CodegenError(
             f"cannot write to the cache {path.parent}: {reason}; set MLBTC_CACHE to a folder that can be written"
         ) from error
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a file of the cache that the next process would have to make again; a cache that takes none loses that."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(path, text)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mlbtc.attention.triton.tiling import AttentionProblem, Tiles
-from mlbtc.codegen.loading import cache_directory, write_atomically
+from mlbtc.codegen.loading import cache_directory, keep
 
 _FORMAT = 1
 """Part of what a record is found by: records of an older meaning are not found."""
@@ -115,13 +114,9 @@ def measure(
             for one, time in zip(tiles, times, strict=True)
         },
     }
-    # A cache that cannot be written costs the next process its measurements, and this one nothing.
     recall.cache_clear()
     _MEASURED[name, problem, place] = best
-    with contextlib.suppress(OSError):
-        path = _path(name, problem, place)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(record, indent=2) + "\n")
+    keep(_path(name, problem, place), json.dumps(record, indent=2) + "\n")
     return best
 
 

@@ -24,7 +24,7 @@ from mlbtc.attention.triton.decode_plan import decode_source, plan_decode
 from mlbtc.attention.triton.launching import interpreted
 from mlbtc.attention.triton.source import KERNELS, kernel_source
 from mlbtc.attention.triton.tiling import AttentionProblem, plan_tiles
-from mlbtc.codegen.loading import cache_directory, load_source, write_atomically
+from mlbtc.codegen.loading import cache_directory, keep, load_source
 from mlbtc.codegen.triton.ahead import TARGETS, Record, check_target, compile_ahead
 from mlbtc.errors import BackendError, SpecError
 
@@ -203,7 +203,7 @@ def _compiled(subject: Subject, target: str) -> Record:
     record = compile_ahead(
         function, dict(subject.signature), constexprs, target, num_warps=subject.warps, num_stages=subject.stages
     )
-    _keep(subject, target, record)
+    keep(_path(subject, target), json.dumps(dataclasses.asdict(record)) + "\n")
     return record
 
 
@@ -223,16 +223,6 @@ def _recalled(subject: Subject, target: str) -> Record | None:
         return Record(**{**found, "dots": tuple(tuple(dot) for dot in found["dots"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _keep(subject: Subject, target: str, record: Record) -> None:
-    path = _path(subject, target)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(dataclasses.asdict(record)) + "\n")
-    except OSError:
-        # A cache that cannot be written costs the next process its compilation, and this one nothing.
-        return
 
 
 # All of them ----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from mlbtc.attention.triton.proof import (
     prove_all,
     subjects,
 )
+from mlbtc.codegen import loading
 from mlbtc.codegen.triton import TARGETS, Record
 from mlbtc.errors import BackendError, SpecError
 
@@ -122,7 +123,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path: Path, monkeypa
     def refuse(*_: object) -> None:
         raise OSError("read-only")
 
-    monkeypatch.setattr(proof, "write_atomically", refuse)
+    monkeypatch.setattr(loading, "write_atomically", refuse)
     assert prove(subjects((64,))[4], "sm_90").failures == ()
 
 
