@@ -72,7 +72,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the gradients of query, key and value."""
     grad, query, key, value = map(readable, (grad, query, key, value))
-    grads = _gradients(query, key, value)
+    grads = empty_gradients(query, key, value)
     if not output.numel():
         return grads[0].zero_(), grads[1].zero_(), grads[2].zero_()
     names = ("grad_output", "output", "grad_query", "grad_key", "grad_value")
@@ -122,7 +122,8 @@ def differentiable_gradients(
     return torch.autograd.grad(output, (query, key, value), grad, create_graph=True)
 
 
-def _gradients(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def empty_gradients(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return tensors for the gradients of query, key and value."""
     return like(query, query.shape[3]), like(key, key.shape[3]), like(value, value.shape[3])
 
 
@@ -132,7 +133,9 @@ torch.library.register_fake(
     "mlbtc::mlr_attention", lambda query, key, value, *_: _outputs(query, value), lib=_OPERATORS
 )
 torch.library.register_fake(
-    "mlbtc::mlr_attention_backward", lambda grad, query, key, value, *_: _gradients(query, key, value), lib=_OPERATORS
+    "mlbtc::mlr_attention_backward",
+    lambda grad, query, key, value, *_: empty_gradients(query, key, value),
+    lib=_OPERATORS,
 )
 torch.library.register_autograd("mlbtc::mlr_attention", _differentiate, setup_context=_save, lib=_OPERATORS)
 

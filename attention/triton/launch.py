@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlbtc.attention.kernels.cpp import differentiable_gradients, like, readable
+from mlbtc.attention.kernels.cpp import differentiable_gradients, empty_gradients, like, readable
 from mlbtc.attention.kernels.options import Options
 from mlbtc.attention.triton.choices import Place, choose_tiles
 from mlbtc.attention.triton.launching import launch_kernel, tiles_are_cut
@@ -83,9 +83,7 @@ def run_forward(
         lengths: `(B,)` whole numbers, or None.
         tiles: of the kernel; None for what was measured here, or is known to fit.
     """
-    output = like(query, value.shape[3])
-    logsumexp = query.new_empty(query.shape[:3], dtype=torch.float32)
-
+    output, logsumexp = _outputs(query, value)
     _run("forward", problem, query, key, (query, key, value, output, logsumexp), lengths, tiles)
     return output, logsumexp
 
@@ -102,7 +100,7 @@ def run_backward(
     tiles: Tiles | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of query, key and value; arguments as for `run_forward`, and what it returned."""
-    grads = like(query, query.shape[3]), like(key, key.shape[3]), like(value, value.shape[3])
+    grads = empty_gradients(query, key, value)
     mean = torch.empty_like(logsumexp)
 
     # The second kernel reads what the first one wrote to `mean`.
@@ -181,7 +179,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     grad, query, key, value = map(readable, (grad, query, key, value))
     if not query.numel() or not value.numel():
-        empty = _gradients(query, key, value)
+        empty = empty_gradients(query, key, value)
         return empty[0].zero_(), empty[1].zero_(), empty[2].zero_()
     problem = _problem(key, value, scales, ranks, block_sizes, causal)
     return run_backward(grad, query, key, value, output, logsumexp, problem, lengths, None)
@@ -189,10 +187,6 @@ def _backward(
 
 def _outputs(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     return like(query, value.shape[3]), query.new_empty(query.shape[:3], dtype=torch.float32)
-
-
-def _gradients(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return like(query, query.shape[3]), like(key, key.shape[3]), like(value, value.shape[3])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -222,7 +216,7 @@ torch.library.register_fake(
 )
 torch.library.register_fake(
     "mlbtc::mlr_attention_triton_backward",
-    lambda grad, query, key, value, *_: _gradients(query, key, value),
+    lambda grad, query, key, value, *_: empty_gradients(query, key, value),
     lib=_OPERATORS,
 )
 torch.library.register_autograd("mlbtc::mlr_attention_triton", _differentiate, setup_context=_save, lib=_OPERATORS)

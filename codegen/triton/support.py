@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 
 import torch
 
@@ -10,6 +11,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What kernels store; they sum in float32."""
 
 
+# A search of all folders that packages are in, where there is none: not for every call.
+@cache
 def installed() -> bool:
     """Return whether triton can be imported, without importing it."""
     return importlib.util.find_spec("triton") is not None
