@@ -76,10 +76,12 @@ class Setting:
     Attributes:
         name: for folders and tables.
         options: of the config of a run.
+        seeds: how many at most, where that is less than those of the experiment; None for all.
     """
 
     name: str
     options: Options
+    seeds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,8 @@ class Experiment:
     def _cells(self, out: Path) -> Iterator[Cell]:
         for seed in range(self.seeds):
             for setting in self.settings:
+                if setting.seeds is not None and seed >= setting.seeds:
+                    continue
                 for variant in self.variants:
                     folder = out / "runs" / setting.name / variant.name / f"seed-{seed}"
                     given = self.planned | dict(setting.options)
