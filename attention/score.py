@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from mlbtc.codegen.costs import program_work, seconds
 from mlbtc.codegen.emit_torch import (
     LINE,
     TOKENS_USED,
@@ -15,6 +17,7 @@ from mlbtc.codegen.emit_torch import (
     parameter_lines,
 )
 from mlbtc.codegen.initial import std_text
+from mlbtc.codegen.layouts import GAIN, MANY_TOKENS, MOST_PRODUCTS
 from mlbtc.codegen.lowering import Around, lower_terms
 from mlbtc.codegen.program import Order, Parameter, Program
 from mlbtc.graph import build_graph, check
@@ -129,19 +132,29 @@ class _SideEmitter:
         """Emit a segment and return the expression of its features, (tokens, heads, features)."""
         if segment.side not in ("both", self.side):
             return f"x[:, None].expand(-1, {self.spec.heads}, -1)"
-        terms = [(level, self.around(level, segment), self.level_plan(level)) for level in segment.levels]
-        capped = self.spec.rms_cap
-        program = lower_terms(self.contraction_shape(), terms, self.count, f"{self.side}_", "" if capped else "self.")
-        if capped:
-            self.lines += [line for level, _, plan in terms for line in _capped(level, plan)]
+        plain = [self.level_plan(level) for level in segment.levels]
+        plans = [self.cheapest_plan(level) for level in segment.levels]
+        # Initial values are those of the factors one after the other, in whatever order they are multiplied.
+        program = replace(self.lowered(segment, plans), parameters=self.lowered(segment, plain).parameters)
+        if self.spec.rms_cap:
+            capped = zip(segment.levels, plain, strict=True)
+            self.lines += [line for level, plan in capped for line in _capped(level, plan)]
         self.programs.append(program)
-        for level, instructions in zip(segment.levels, program.levels, strict=True):
+        for level, plan, instructions in zip(segment.levels, plans, program.levels, strict=True):
             split = self.plan.chosen[level]
-            self.lines += comment_lines(f"level {level}: {self.levels[level]}; {split}")
+            how = "" if plan in plain else f"; {plan.chosen_by}"
+            self.lines += comment_lines(f"level {level}: {self.levels[level]}; {split}{how}")
             self.lines += code_lines(instructions)
             made = [i.result.name for i in instructions if i.result.name.startswith("t")]
             self.count = max([self.count, *(int(name[1:]) for name in made)])
         return self.finished(number, segment, program.result)
+
+    def lowered(self, segment: Segment, plans: Sequence[LevelPlan]) -> Program:
+        """Return the program of a segment with a plan for each of its levels."""
+        around = [self.around(level, segment) for level in segment.levels]
+        terms = list(zip(segment.levels, around, plans, strict=True))
+        holder = "" if self.spec.rms_cap else "self."
+        return lower_terms(self.contraction_shape(), terms, self.count, f"{self.side}_", holder)
 
     def finished(self, number: int, segment: Segment, variable: str) -> str:
         """Return the expression that norms and scales a segment."""
@@ -177,11 +190,26 @@ class _SideEmitter:
         scale = level.scale if len(segment.levels) > 1 else 1
         return Around(scale, None if segment.side == "both" else placed, gathered)
 
-    def level_plan(self, level: int) -> LevelPlan:
-        """Return the plan of a level's factors on this side."""
-        plan = plan_side(self.contraction, level, self.plan.chosen[level], self.side, self.spec.heads)
+    def level_plan(self, level: int, products: int | None = None) -> LevelPlan:
+        """Return the plan of a level's factors on this side, one after the other or multiplied to a few products."""
+        split, heads = self.plan.chosen[level], self.spec.heads
+        plan = plan_side(self.contraction, level, split, self.side, heads, products)
         assert plan is not None
         return plan
+
+    def cheapest_plan(self, level: int) -> LevelPlan:
+        """Return the plan of a level that the cost model takes for fastest: small factors of many heads gain most."""
+        plain = self.level_plan(level)
+        fewer = range(1, min(MOST_PRODUCTS, len(plain.factors) - 1) + 1)
+        plans = [plain, *(self.level_plan(level, products) for products in fewer)]
+        costs = [self.plan_seconds(plan) for plan in plans]
+        best = min(range(len(plans)), key=costs.__getitem__)
+        return plans[best] if costs[best] <= GAIN * costs[0] else plain
+
+    def plan_seconds(self, plan: LevelPlan) -> float:
+        """Return the estimate for one level by itself."""
+        program = lower_terms(self.contraction_shape(), [(0, Around(), plan)])
+        return seconds(program_work(program, max(MANY_TOKENS, self.plan.tokens)))
 
     def contraction_shape(self) -> tuple[int, int]:
         """Return the shape of the score: permutations move its axes."""

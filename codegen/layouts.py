@@ -19,10 +19,10 @@ MANY_TOKENS = 1024
 SIDE_BY_SIDE_TOKENS = 64
 """From so many tokens on nested levels stand side by side on devices that the cost model does not know."""
 
-_GAIN = 0.85
+GAIN = 0.85
 """What differs from level by level and factor by factor has to cost so much less: estimates are no measurements."""
 
-_MOST_PRODUCTS = 3
+MOST_PRODUCTS = 3
 _LEAST_CHUNK = 32
 
 
@@ -53,7 +53,7 @@ def _layouts(spec: MLBTC, tokens: int) -> Iterator[Candidate]:
         yield planned
     if is_nested(spec):
         yield Candidate("torch", layout="nested")
-    for products in range(1, min(_MOST_PRODUCTS, _most_factors(spec) - 1) + 1):
+    for products in range(1, min(MOST_PRODUCTS, _most_factors(spec) - 1) + 1):
         # One product for each of several levels is many dense matrices.
         if products > 1 or len(spec.levels) == 1:
             yield Candidate("torch", layout="fused", products=products)
@@ -95,7 +95,7 @@ def cheapest(spec: MLBTC, tokens: int | None, on_cpu: bool = True) -> tuple[Cand
     usual = seconds(candidate_work(spec, plain, count))
     found = [(seconds(candidate_work(spec, c, count)), c) for c in torch_candidates(spec, count)]
     least, best = min(found, key=lambda pair: pair[0])
-    if least > _GAIN * usual:
+    if least > GAIN * usual:
         return plain, ""
     return (
         best,

@@ -9,7 +9,7 @@ from functools import lru_cache
 import sympy as sp
 
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
-from mlbtc.plan.stem import products_path, sequence_path, stem_path
+from mlbtc.plan.stem import products_path, products_text, sequence_path, stem_path
 from mlbtc.plan.step import TOKENS, Operand, Step, index_key, replay
 from mlbtc.spec.place import Range, covered, disjoint, equal, length
 from mlbtc.spec.sizes import Size, evaluate, largest, product, symbol, total
@@ -150,7 +150,7 @@ def _plan_level(
     numbers = {name: evaluate(size, values) for name, size in sizes.items()}
     path, chosen_by = find_path(operands, output, {**numbers, TOKENS: for_tokens or 1}, for_tokens is None)
     if products is not None:
-        path, chosen_by = products_path(path, products), f"factors multiplied to {products} first"
+        path, chosen_by = products_path(path, products), products_text(products)
     steps = replay(operands, output, path, {**sizes, TOKENS: tokens})
     filled = (contraction.range(level, which) for which in (OUTPUT, INPUT))
     rows, columns = (None if equal(a, (0, whole)) else a for a, whole in zip(filled, contraction.shape, strict=True))

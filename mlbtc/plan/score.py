@@ -16,6 +16,7 @@ from mlbtc.graph import build_graph, check
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
 from mlbtc.plan.build import LevelPlan
 from mlbtc.plan.split import Split, find_splits
+from mlbtc.plan.stem import Path, products_path, products_text
 from mlbtc.plan.step import HEADS, TOKENS, Operand, index_key, replay
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.sizes import Size
@@ -185,7 +186,9 @@ def _choose(
     return ScorePlan(tuple(segments), tuple(chosen.values()), tuple(rejected), tokens, block)
 
 
-def plan_side(contraction: ContractionGraph, level: int, split: Split, side: str, heads: int) -> LevelPlan | None:
+def plan_side(
+    contraction: ContractionGraph, level: int, split: Split, side: str, heads: int, products: int | None = None
+) -> LevelPlan | None:
     """Return how one side of a level is applied to tokens, all heads at once; None where it has no factors.
 
     Heads are one more index, the first of every factor and of the result, that the tokens lack.
@@ -196,6 +199,7 @@ def plan_side(contraction: ContractionGraph, level: int, split: Split, side: str
         split: the split of the level.
         side: "query" or "key".
         heads: the number of heads.
+        products: multiply the factors to so many products first, at most; None for one after the other.
     """
     order = split.query if side == "query" else split.key
     if not order:
@@ -211,7 +215,10 @@ def plan_side(contraction: ContractionGraph, level: int, split: Split, side: str
     sizes = {index_key(name): int(size) for name, size in contraction.sizes(level).items() if index_key(name) in names}
     sizes[HEADS] = heads
     operands = (*factors, Operand("x", (TOKENS, *activation.indices)))
-    path = tuple((0, len(factors) - met) for met in range(len(factors)))
+    path: Path = tuple((0, len(factors) - met) for met in range(len(factors)))
+    chosen_by = "split"
+    if products is not None:
+        path, chosen_by = products_path(path, products), products_text(products)
     output = (TOKENS, HEADS, *split.cut)
     steps = replay(operands, output, path, {**sizes, TOKENS: 1})
-    return LevelPlan(factors, operands[-1], steps, output, tuple(sizes.items()), "split")
+    return LevelPlan(factors, operands[-1], steps, output, tuple(sizes.items()), chosen_by)

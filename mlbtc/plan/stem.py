@@ -71,6 +71,11 @@ def products_path(path: Path, products: int) -> Path:
     return tuple(found)
 
 
+def products_text(products: int) -> str:
+    """Return what a report says of such a path."""
+    return f"factors multiplied to {products} first"
+
+
 def _meet(live: list[int], found: list[tuple[int, ...]], left: int, right: int) -> int:
     """Add a step to a path and return the number of its result, behind those of everything before."""
     result = max(live) + 1

@@ -127,6 +127,23 @@ def test_the_norm_makes_features_of_one_size() -> None:
 # Costs
 
 
+def test_small_factors_of_many_heads_are_multiplied_first() -> None:
+    small, large = (
+        mlbtc.generate(AttentionSpec.bilinear(width, 8, 64, families.btt((width, width), 1))) for width in (32, 1024)
+    )
+    assert "factors multiplied" in small
+    assert "factors multiplied" not in large
+
+
+def test_initial_values_do_not_depend_on_the_order_of_products() -> None:
+    width = 32
+    layer = mlbtc.compile(AttentionSpec.bilinear(width, 8, 64, families.btt((width, width), 2)))
+    x = torch.randn(4096, width)
+    features = layer.key_features(x)
+    assert features.var().item() == pytest.approx(1, rel=0.2)
+    assert layer.level0_factor0.std().item() == pytest.approx((4 * 2) ** -0.5, rel=0.1)
+
+
 @pytest.mark.parametrize(("width", "heads", "tokens"), [(64, 4, 128), (256, 8, 1024), (1024, 16, 2048)], ids=str)
 @pytest.mark.parametrize("rank", [1, 2])
 def test_costs_of_a_block_tensor_train(width: int, heads: int, tokens: int, rank: int) -> None:

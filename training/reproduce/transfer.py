@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from mlbtc.spec import AttentionSpec
 from mlbtc.training.reproduce.claims import UNDECIDED, Claim, Verdict
 from mlbtc.training.reproduce.grid import Experiment, Options, Setting, Variant, evaluation_interval
 from mlbtc.training.reproduce.language import MEASURE
+from mlbtc.training.reproduce.language import RANKS as LANGUAGE_RANKS
 from mlbtc.training.reproduce.outcome import Outcome
 from mlbtc.training.reproduce.statistics import summarise
 from mlbtc.training.tasks import language_model
@@ -19,6 +20,9 @@ Rates = tuple[tuple[str, float], ...]
 """Names of variants, and the learning rate of each; ascending, each twice the one before."""
 
 HEADS = {"small": 32, "paper": 64}
+RANKS = {"small": (16, 8, 4, 4), "paper": LANGUAGE_RANKS}
+"""Of a head's features in halving blocks."""
+
 WIDTHS = {"small": (64, 128, 256), "paper": (512, 768, 1024)}
 LEAST_RATE = {"small": 5e-4, "paper": 1.25e-4}
 RATES = 7
@@ -28,12 +32,53 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A way to train at every rate and width.
+
+    Attributes:
+        name: in front of the rate in the names of variants.
+        label: for figures.
+        mlr: whether attention is multi-level low rank.
+        mup: whether rates and scales follow the width.
+        line: of figures, as matplotlib writes it.
+    """
+
+    name: str
+    label: str
+    mlr: bool
+    mup: bool
+    line: str
+
+    def variants(self, rates: Sequence[float]) -> Rates:
+        """Return the names of its variants and their rates."""
+        return tuple((f"{self.name}-{rate:g}", rate) for rate in rates)
+
+    def about(self, rate: float) -> str:
+        """Return what one of its variants is."""
+        kind = "MLR" if self.mlr else "standard attention"
+        return f"{kind}, rate {rate:g} at {'the least width, by fan-in above' if self.mup else 'every width'}"
+
+
+RECIPES = (
+    Recipe("mup", "standard, muP", False, True, "-o"),
+    Recipe("mup-mlr", "MLR, muP", True, True, "-.s"),
+    Recipe("plain", "standard, one rate", False, False, ":"),
+)
+
+
 def experiment(scale: str, steps: int | None) -> Experiment:
-    """Return the grid: learning rates and widths, with muP and with one rate for all parameters."""
+    """Return the grid: learning rates and widths, with muP for standard and MLR attention, and one rate for all."""
     rates = [LEAST_RATE[scale] * 2**power for power in range(RATES)]
     widths = tuple(Setting(f"width{width}", (("width", width),)) for width in WIDTHS[scale])
-    named = {mup: tuple((f"{'mup' if mup else 'plain'}-{rate:g}", rate) for rate in rates) for mup in (True, False)}
-    make = partial(_options_of, base_width=WIDTHS[scale][0], head=HEADS[scale])
+    named = {recipe: recipe.variants(rates) for recipe in RECIPES}
+    make = partial(_options_of, base_width=WIDTHS[scale][0], head=HEADS[scale], ranks=RANKS[scale])
+    places = tuple(setting.name for setting in widths)
+    claims = {
+        "mup": "Under muP the best learning rate of standard attention is the same at every width.",
+        "mup-mlr": "Under muP the best learning rate of MLR attention is the same at every width.",
+        "plain": "So it is without muP, with one rate for all parameters.",
+    }
     return Experiment(
         name="mup",
         scale=scale,
@@ -41,24 +86,15 @@ def experiment(scale: str, steps: int | None) -> Experiment:
         task=language_model,
         measure=MEASURE,
         variants=tuple(
-            Variant(name, _about(mup, rate), partial(make, mup=mup, rate=rate), like=named[mup][0][0])
-            for mup, pairs in named.items()
+            Variant(name, recipe.about(rate), partial(make, recipe=recipe, rate=rate), like=pairs[0][0])
+            for recipe, pairs in named.items()
             for name, rate in pairs
         ),
         settings=widths,
         seeds=2,
         options=_options(scale, steps),
         probe=(),
-        claims=(
-            Claim(
-                "Under muP the best learning rate is the same at every width.",
-                Transfer(named[True], tuple(setting.name for setting in widths)),
-            ),
-            Claim(
-                "So it is without muP, with one rate for all parameters.",
-                Transfer(named[False], tuple(setting.name for setting in widths)),
-            ),
-        ),
+        claims=tuple(Claim(claims[recipe.name], Transfer(pairs, places)) for recipe, pairs in named.items()),
         draw=partial(draw_rates, rates=named),
     )
 
@@ -71,15 +107,18 @@ def _options(scale: str, steps: int | None) -> Options:
     return tuple((sizes | more).items())
 
 
-def _options_of(given: dict[str, Any], base_width: int, head: int, mup: bool, rate: float) -> dict[str, Any]:
-    width, scale = given["width"], "mup" if mup else "standard"
-    spec = AttentionSpec.standard(width, width // head, given["context"], qk_norm=True, name="standard", scale=scale)
+def _options_of(
+    given: dict[str, Any], base_width: int, head: int, ranks: tuple[int, ...], recipe: Recipe, rate: float
+) -> dict[str, Any]:
+    width = given["width"]
+    sizes = {"width": width, "heads": width // head, "context": given["context"], "qk_norm": True}
+    scale = "mup" if recipe.mup else "standard"
+    if recipe.mlr:
+        spec = AttentionSpec.mlr(**sizes, ranks=ranks, name="mlr", scale=scale)
+    else:
+        spec = AttentionSpec.standard(**sizes, name="standard", scale=scale)
     attention = {"attention": (spec,) * given["layers"], "width": None, "context": None, "lr": rate}
-    return attention | ({"mup": True, "base_width": base_width} if mup else {})
-
-
-def _about(mup: bool, rate: float) -> str:
-    return f"rate {rate:g} at the least width, by fan-in above" if mup else f"rate {rate:g} at every width"
+    return attention | ({"mup": True, "base_width": base_width} if recipe.mup else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +164,16 @@ class Transfer:
         return Verdict("does not hold" if all(steps > 1 for steps in apart) else UNDECIDED, reason)
 
 
-def draw_rates(axes: Any, experiment: Experiment, outcomes: Sequence[Outcome], rates: dict[bool, Rates]) -> None:
-    """Draw the final loss against the learning rate: a colour per width, solid with muP and dashed without."""
+def draw_rates(axes: Any, experiment: Experiment, outcomes: Sequence[Outcome], rates: Mapping[Recipe, Rates]) -> None:
+    """Draw the final loss against the learning rate: a colour per width, a line style per recipe."""
     for number, setting in enumerate(experiment.settings):
-        for mup, pairs in rates.items():
+        for recipe, pairs in rates.items():
             found = {
                 rate: [one.final for one in outcomes if (one.setting, one.variant) == (setting.name, name)]
                 for name, rate in pairs
             }
             means = {rate: summarise(values).mean for rate, values in found.items() if values}
-            label = f"{setting.name}, {'muP' if mup else 'one rate'}"
-            axes.plot(list(means), list(means.values()), "-o" if mup else "--", color=f"C{number}", label=label)
+            label = f"{setting.name}, {recipe.label}"
+            axes.plot(list(means), list(means.values()), recipe.line, color=f"C{number}", markersize=4, label=label)
     axes.set(xlabel="learning rate at the least width", ylabel=experiment.measure.quantity, xscale="log")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize="small")
