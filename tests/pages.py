@@ -76,7 +76,8 @@ class Reader:
     """
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch, shorter: Callable[[str], str] = str) -> None:
-        self.patch, self.shorter, self.names = patch, shorter, dict[str, object]()
+        self.patch, self.shorter = patch, shorter
+        self.names: dict[str, object] = {"__name__": "page"}
         (folder / "examples").symlink_to(ROOT / "examples")
         patch.chdir(folder)
         # Tables of the command line are as wide as the terminal.
@@ -98,7 +99,8 @@ class Reader:
             if block.title is not None:
                 Path(block.title).write_text(block.text, "utf-8")
             elif block.language == "python":
-                exec(compile(self.shorter(block.text), "a page", "exec"), self.names)
+                # The annotations of this module are text, those of a page are not.
+                exec(compile(self.shorter(block.text), "a page", "exec", dont_inherit=True), self.names)
             elif block.language == "bash":
                 for command in commands(block):
                     self.command(self.shorter(command))

@@ -143,7 +143,10 @@ def test_the_navigation_reaches_every_page() -> None:
     assert set(DOCS.rglob("*.md")) - reached == set()
 
 
-@pytest.mark.parametrize("package", ["", ".analysis", ".attention", ".conversion", ".errors", ".fitting", ".mup"])
+@pytest.mark.parametrize(
+    "package",
+    ["", ".analysis", ".attention", ".conversion", ".errors", ".fitting", ".integrations.transformers", ".mup"],
+)
 def test_the_api_page_has_every_public_name(package: str) -> None:
     text = (DOCS / "api.md").read_text("utf-8")
     module = importlib.import_module(f"mlbtc{package}")
