@@ -19,7 +19,8 @@ NAMES = ("standard", "bilinear-btt")
 
 def small(steps=3, seeds=1, names=NAMES[:1]):
     experiment = plan("icl", Plan(steps=steps, seeds=seeds, variants=names))
-    return replace(experiment, options=(*experiment.options, ("batch", 4), ("evaluation_prompts", 256), ("layers", 1)))
+    options = (*experiment.options, ("batch", 4), ("evaluation_prompts", 256), ("layers", 1))
+    return replace(experiment, options=options, settings=experiment.settings[:1])
 
 
 def make(experiment, out):
