@@ -20,7 +20,7 @@ ARROW = (
     ("compiler", "linear"),
     ("fitting",),
     ("selection",),
-    ("conversion",),
+    ("conversion", "integrations"),
     ("mup",),
     ("benchmarks", "doctor", "training"),
     ("tuner",),
