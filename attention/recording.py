@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -38,7 +37,9 @@ def record(layer: Any, x: Tensor, see: See) -> Tensor:  # (B, T, width)
         first += part.heads
     if spec.causal:
         return layer.forward(x, cache=_Cache(recorders) if spec.groups else recorders[0])
-    own = copy.copy(layer)
+    # Not by copy.copy, which parametrised modules refuse.
+    own = object.__new__(type(layer))
+    own.__dict__.update(layer.__dict__)
     following = iter(recorders)
     own.attend = lambda query, key, value, *_: next(following).attend(query, key, value, scale=1.0)
     own.attend_features = lambda query, key, value, *_: next(following).attend(query, key, value)

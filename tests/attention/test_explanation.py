@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 import mlbtc
 from mlbtc import AttentionSpec, families
@@ -104,6 +104,20 @@ def test_a_layer_in_bfloat16_and_under_autocast() -> None:
         found, expected = record(layer, x, nothing), layer(x)
     assert found.dtype == expected.dtype
     assert (found.float() - expected.float()).norm() < 0.03 * expected.float().norm()
+
+
+def test_a_layer_whose_factors_are_parametrised() -> None:
+    class Doubled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * x
+
+    spec = SPECS["bilinear-bidirectional"]
+    layer, x = make(spec), batch_of(spec, 9)
+    plain = record(layer, x, nothing)
+    nn.utils.parametrize.register_parametrization(layer, "level0_factor0", Doubled())
+    with torch.no_grad():
+        torch.testing.assert_close(record(layer, x, nothing), layer(x), rtol=1e-10, atol=1e-10)
+        assert not torch.allclose(plain, layer(x))
 
 
 # What is said of it, against loops over pairs
