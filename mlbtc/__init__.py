@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlbtc.compiler import compile, generate
     from mlbtc.conversion import convert, densify, plan_model
     from mlbtc.fitting import fit
+    from mlbtc.integrations import MultiheadAttention
     from mlbtc.linear import StructuredLinear
     from mlbtc.selection import search
     from mlbtc.tuner import autotune
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "MultiheadAttention": "mlbtc.integrations",
     "StructuredLinear": "mlbtc.linear",
     "analyze": "mlbtc.analysis",
     "autotune": "mlbtc.tuner",
@@ -52,6 +54,7 @@ _LAZY_MODULES = (
     "conversion",
     "errors",
     "fitting",
+    "integrations",
     "selection",
     "mup",
     "training",
@@ -75,6 +78,7 @@ __all__ = [
     "MLBTC",
     "AttentionSpec",
     "Level",
+    "MultiheadAttention",
     "StructuredLinear",
     "analyze",
     "autotune",

@@ -28,7 +28,7 @@ State = Literal["ok", "optional", "lost", "broken"]
 OPTIONAL = {
     "matplotlib": "figures of mlbtc train: pip install 'mlbtc[plot]'",
     "triton": "kernels on GPUs, without which torch runs there: pip install 'mlbtc[triton]'",
-    "transformers": "nothing in this version, which does not register itself there yet",
+    "transformers": "mlbtc's attention in its models: pip install 'mlbtc[transformers]'",
 }
 """What may be missing, and what it is for."""
 

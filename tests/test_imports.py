@@ -21,7 +21,7 @@ ARROW = (
     ("page",),
     ("fitting",),
     ("selection",),
-    ("conversion",),
+    ("conversion", "integrations"),
     ("mup",),
     ("benchmarks", "doctor", "training"),
     ("tuner",),

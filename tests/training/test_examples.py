@@ -1,3 +1,5 @@
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -36,6 +38,19 @@ def test_a_script_of_ones_own_trains_the_variants_of_an_index(tmp_path):
     assert all(float(line[4]) < 6 for line in lines)
     widths = {line[0]: int(line[2]) for line in lines}
     assert widths["bilinear-btt-1"] < widths["standard"] == 64 < widths["sliding-window"]
+
+
+def test_documents_become_files_that_the_language_model_reads(tmp_path):
+    texts = [f"document {number}\nwith a line\n" for number in range(5)]
+    (tmp_path / "documents.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    options = ("--from", "documents.jsonl", "--documents", "4", "--megabytes", "0.00004", "--out", "owt")
+    assert "mlbtc train lm --data owt" in run("openwebtext", tmp_path, *options)
+    sums = [line.split() for line in (tmp_path / "owt.sha256").read_text().splitlines()]
+    assert [hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for _, name in sums] == [
+        sum_ for sum_, _ in sums
+    ]
+    found = [path.read_text() for path in sorted((tmp_path / "owt").iterdir())]
+    assert found == ["\n\n".join(texts[:2]), "\n\n".join(texts[2:4])]
 
 
 def run(name, folder, *arguments):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from mlbtc.training.checkpoints import latest_checkpoint
@@ -69,6 +71,8 @@ def make_schedule(experiment: Experiment, out: Path, say: Callable[[str], None] 
 def reproduce(experiment: Experiment, out: Path, *, command: str, console: Console) -> Path:
     """Make the runs of a grid that are not finished, then write report, table and figures.
 
+    Several processes may work at one folder: each takes the next run that none of the others has begun.
+
     Args:
         experiment: the grid.
         out: its folder; runs that are finished in it are kept, one that was stopped is resumed.
@@ -99,15 +103,42 @@ def reproduce(experiment: Experiment, out: Path, *, command: str, console: Conso
 def _run_all(experiment: Experiment, schedule: Schedule, say: Callable[[str], None], console: Console) -> None:
     spent = planned = 0.0
     first = len(schedule.cells) - len(schedule.waiting) + 1
+    elsewhere = 0
     for number, cell in enumerate(schedule.waiting):
         # What runs took so far, over what was thought of them: another program may have the machine, too.
         factor = spent / planned if planned else 1.0
         left = factor * sum(schedule.seconds[number:])
-        say(f"run {first + number} of {len(schedule.cells)}: {cell}; about {spoken(left)} left")
-        began = time.perf_counter()
-        run_cell(experiment, cell, console)
-        spent += time.perf_counter() - began
-        planned += schedule.seconds[number]
+        with _claimed(cell) as ours:
+            if not ours:
+                elsewhere += 1
+                continue
+            if is_finished(experiment, cell):
+                continue
+            say(f"run {first + number} of {len(schedule.cells)}: {cell}; about {spoken(left)} left")
+            began = time.perf_counter()
+            run_cell(experiment, cell, console)
+            spent += time.perf_counter() - began
+            planned += schedule.seconds[number]
+    if elsewhere:
+        say(f"runs left to other processes, which had begun them: {elsewhere}; the last process reports them all")
+
+
+@contextmanager
+def _claimed(cell: Cell) -> Iterator[bool]:
+    """Yield whether this process may make a run; another one that makes it keeps it until it ends or dies."""
+    folder = Path(cell.config.out)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder: a run that died before its first checkpoint is removed as a whole.
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def run_cell(experiment: Experiment, cell: Cell, console: Console) -> None:

@@ -76,10 +76,12 @@ class Setting:
     Attributes:
         name: for folders and tables.
         options: of the config of a run.
+        seeds: how many at most, where that is less than those of the experiment; None for all.
     """
 
     name: str
     options: Options
+    seeds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +148,21 @@ class Experiment:
         return tuple(self._cells(out))
 
     def _cells(self, out: Path) -> Iterator[Cell]:
-        for seed in range(self.seeds):
-            for setting in self.settings:
-                for variant in self.variants:
-                    folder = out / "runs" / setting.name / variant.name / f"seed-{seed}"
-                    given = self.planned | dict(setting.options)
-                    options = given | variant.options(given) | {"seed": seed, "out": folder}
-                    config = self.task.Config.make(**options)
-                    yield Cell(setting.name, variant.name, seed, config, variant.like or variant.name)
+        # A setting that is there for the trend waits for those that claims are about.
+        whole = [setting for setting in self.settings if setting.seeds is None]
+        for settings in (whole, [setting for setting in self.settings if setting.seeds is not None]):
+            for seed in range(self.seeds):
+                for setting in settings:
+                    if seed < (self.seeds if setting.seeds is None else setting.seeds):
+                        yield from self._of_seed(out, setting, seed)
+
+    def _of_seed(self, out: Path, setting: Setting, seed: int) -> Iterator[Cell]:
+        for variant in self.variants:
+            folder = out / "runs" / setting.name / variant.name / f"seed-{seed}"
+            given = self.planned | dict(setting.options)
+            options = given | variant.options(given) | {"seed": seed, "out": folder}
+            config = self.task.Config.make(**options)
+            yield Cell(setting.name, variant.name, seed, config, variant.like or variant.name)
 
 
 def evaluation_interval(steps: int, most: int) -> int:

@@ -16,13 +16,12 @@ CURRICULUM = 0.06
 EVALUATIONS = 100
 HEADS = 8
 
-SMALL = (Setting("d8-width32", (("dims", 8), ("width", 32))),)
-PAPER = tuple(
-    Setting(f"d{dims}-width{width}", (("dims", dims), ("width", width)))
-    for dims, width in ((64, 256), (128, 256), (128, 512))
-)
+SIDE_STEPS = 4000
+"""Of the larger setting at small scale, which is there for the trend: one seed, and no claim."""
+
 SIZES: dict[str, dict[str, Any]] = {
-    "small": {"layers": 3, "steps": 14000, "lr": 2e-3, "warmup": 100, "batch": 64},
+    # At a constant rate the last steps decide how a run ends: bilinear scores soon reach the noise of gradients.
+    "small": {"layers": 3, "steps": 14000, "lr": 2e-3, "warmup": 100, "batch": 64, "schedule": "cosine"},
     # No clipping in the paper's code.
     "paper": {"layers": 6, "steps": 500000, "lr": 1e-4, "warmup": 1000, "batch": 64, "clip": 0.0},
 }
@@ -30,8 +29,8 @@ SIZES: dict[str, dict[str, Any]] = {
 
 def experiment(scale: str, steps: int | None) -> Experiment:
     """Return the grid: standard attention with 8 heads and with 1, bilinear BTT and bilinear MLR."""
-    settings = SMALL if scale == "small" else PAPER
-    several = len(settings) > 1
+    settings = _settings(scale, steps)
+    claimed = [setting for setting in settings if setting.seeds is None]
     return Experiment(
         name="icl",
         scale=scale,
@@ -52,24 +51,37 @@ def experiment(scale: str, steps: int | None) -> Experiment:
         options=_options(scale, steps),
         # Prompts of full length.
         probe=(("curriculum", 0),),
-        claims=tuple(claim for setting in settings for claim in _claims(setting.name, several)),
+        claims=tuple(claim for setting in claimed for claim in _claims(setting.name, len(claimed) > 1)),
         draw=draw_ends,
     )
 
 
+def _settings(scale: str, steps: int | None) -> tuple[Setting, ...]:
+    def setting(dims: int, width: int, seeds: int | None = None, more: Options = ()) -> Setting:
+        return Setting(f"d{dims}-width{width}", (("dims", dims), ("width", width), *more), seeds)
+
+    if scale == "small":
+        return setting(8, 32), setting(16, 64, 1, _steps(scale, steps or SIDE_STEPS))
+    return tuple(setting(dims, width) for dims, width in ((64, 256), (128, 256), (128, 512)))
+
+
 def _options(scale: str, steps: int | None) -> Options:
-    sizes = dict(SIZES[scale])
-    planned = steps or sizes["steps"]
-    every = evaluation_interval(planned, EVALUATIONS)
-    options = sizes | {
-        "steps": planned,
-        "warmup": min(sizes["warmup"], planned),
-        "curriculum": round(planned * CURRICULUM),
-        "eval_every": every,
-        "checkpoint_every": 10 * every,
-        "evaluation_prompts": 512,
-    }
+    options = SIZES[scale] | dict(_steps(scale, steps or SIZES[scale]["steps"])) | {"evaluation_prompts": 512}
     return tuple(options.items())
+
+
+def _steps(scale: str, planned: int) -> Options:
+    """Return the options that follow from the number of steps."""
+    every = evaluation_interval(planned, EVALUATIONS)
+    decay: Options = (("decay_steps", planned),) if "schedule" in SIZES[scale] else ()
+    return (
+        *decay,
+        ("steps", planned),
+        ("warmup", min(SIZES[scale]["warmup"], planned // 2)),
+        ("curriculum", round(planned * CURRICULUM)),
+        ("eval_every", every),
+        ("checkpoint_every", 10 * every),
+    )
 
 
 def _macs(config: Any, row: dict[str, Any]) -> float:
@@ -81,9 +93,9 @@ def _spec(given: dict[str, Any], kind: str) -> dict[str, Any]:
     shape = (width, width)
     if kind == "bilinear-btt":
         spec = AttentionSpec.bilinear(width, HEADS, context, families.btt(shape, 1), True, True, "bilinear-btt")
-    elif kind == "bilinear-mlr":
-        ranks = score_ranks(width // HEADS)
-        spec = AttentionSpec.bilinear(width, HEADS, context, families.mlr(shape, ranks), True, True, "bilinear-mlr")
+    elif kind in ("bilinear-mlr", "bilinear-mlr-even"):
+        ranks = (score_ranks if kind == "bilinear-mlr" else even_ranks)(width // HEADS)
+        spec = AttentionSpec.bilinear(width, HEADS, context, families.mlr(shape, ranks), True, True, kind)
     else:
         heads = 1 if kind == "standard-1-head" else HEADS
         spec = AttentionSpec.standard(width, heads, context, True, True, kind)
@@ -97,11 +109,22 @@ def score_ranks(head: int) -> tuple[int, ...]:
     return (head - head // 2, head // 2) if head > 1 else (1,)
 
 
+def even_ranks(head: int) -> tuple[int, ...]:
+    """Return as many ranks with the same sum that differ by 1 at most, more for finer levels: of higher rank in all.
+
+    A level of rank r in p blocks adds up to r p to the rank of the sum. At the head size 4 a half and a half come to
+    2 + 4, less than the 8 dimensions of the functions to learn; one for each of four levels come to 1 + 2 + 4 + 8.
+    """
+    levels = min(head, 4)
+    return tuple((head + level) // levels for level in range(levels))
+
+
 _ABOUT = {
     "standard": "8 heads of rank D / 8",
     "standard-1-head": "1 head of rank D",
     "bilinear-btt": "8 heads, scores x^T M x with M a block tensor train of rank 1: full rank",
-    "bilinear-mlr": "8 heads, M multi-level low rank, its ranks with the sum D / 8",
+    "bilinear-mlr": "8 heads, M multi-level low rank; of its ranks, with the sum D / 8, half are for whole rows",
+    "bilinear-mlr-even": "as bilinear-mlr with the ranks shared out evenly over four levels: a higher rank in all",
 }
 _VARIANTS = tuple(Variant(name, about, partial(_spec, kind=name)) for name, about in _ABOUT.items())
 
@@ -129,6 +152,14 @@ def _claims(setting: str, several: bool) -> tuple[Claim, ...]:
         claim(
             "Bilinear MLR attention has less error than standard attention after equal compute.",
             "bilinear-mlr", compute_ratio, "error after equal compute, bilinear MLR / standard",
+        ),
+        claim(
+            "Bilinear MLR attention of evenly shared ranks has less error than standard attention after equal compute.",
+            "bilinear-mlr-even", compute_ratio, "error after equal compute, bilinear MLR (even) / standard",
+        ),
+        claim(
+            "Sharing the ranks of bilinear MLR out evenly ends with less error: the rank of the sum is what it lacked.",
+            "bilinear-mlr-even", final_ratio, "final error, evenly / a half for whole rows", theirs="bilinear-mlr",
         ),
         claim(
             "One head of full rank ends below 8 heads of an eighth: the rank is what is missing.",

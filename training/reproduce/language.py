@@ -16,17 +16,17 @@ from mlbtc.training.tasks.text import VOCABULARIES
 
 HEAD = 64
 RANKS = (32, 8, 6, 4, 4, 4, 4, 2)
-EVALUATIONS = 25
+EVALUATIONS = 20
 # Layers 1 and 4 of the paper's 6.
 GLOBAL_EVERY = 3
 WINDOW = 1 / 8
 
 SETTINGS = {
-    "small": (Setting("width128", (("width", 128),)),),
-    "paper": tuple(Setting(f"width{width}", (("width", width),)) for width in (256, 384, 512, 768)),
+    scale: tuple(Setting(f"width{width}", (("width", width),)) for width in widths)
+    for scale, widths in (("small", (64, 128)), ("paper", (256, 384, 512, 768)))
 }
 SIZES: dict[str, dict[str, Any]] = {
-    "small": {"layers": 3, "context": 512, "steps": 2000, "batch": 4, "lr": 1e-3, "warmup": 100, "eval_windows": 32},
+    "small": {"layers": 3, "context": 1024, "steps": 1000, "batch": 2, "lr": 2e-3, "warmup": 50, "eval_windows": 16},
     # The paper does not say how many steps; its rate is found by muP.
     "paper": {"layers": 6, "context": 1024, "steps": 100000, "batch": 4, "lr": 1e-3, "warmup": 2000},
 }

@@ -69,7 +69,7 @@ def verdict_lines(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[s
 
 def report_text(experiment: Experiment, outcomes: Sequence[Outcome], figures: Sequence[Path], command: str) -> str:
     """Return the report, Markdown."""
-    planned = experiment.seeds * len(experiment.settings) * len(experiment.variants)
+    planned = len(experiment.cells(Path()))
     lines = [f"# {experiment.name}, scale {experiment.scale}", "", experiment.about, ""]
     if len(outcomes) < planned:
         lines += [f"**So far {len(outcomes)} of {planned} runs are finished; the same command goes on.**", ""]

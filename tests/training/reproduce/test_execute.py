@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from filelock import FileLock
 from rich.console import Console
 
 from mlbtc.training import Interrupted, TrainingError
@@ -18,7 +19,8 @@ NAMES = ("standard", "bilinear-btt")
 
 def small(steps=3, seeds=1, names=NAMES[:1]):
     experiment = plan("icl", Plan(steps=steps, seeds=seeds, variants=names))
-    return replace(experiment, options=(*experiment.options, ("batch", 4), ("evaluation_prompts", 256), ("layers", 1)))
+    options = (*experiment.options, ("batch", 4), ("evaluation_prompts", 256), ("layers", 1))
+    return replace(experiment, options=options, settings=experiment.settings[:1])
 
 
 def make(experiment, out):
@@ -117,6 +119,20 @@ def test_an_interrupted_grid_reports_what_it_has_and_goes_on(tmp_path, monkeypat
     make(small(seeds=2), tmp_path)
     assert len(runs) == 3
     assert "So far" not in (tmp_path / "report.md").read_text()
+
+
+def test_a_run_that_another_process_makes_is_left_to_it(whole, tmp_path):
+    experiment, out = small(seeds=2), tmp_path / "grid"
+    taken, free = experiment.cells(out)
+    taken.config.out.parent.mkdir(parents=True)
+    with FileLock(taken.config.out.with_name(".seed-0.lock")):
+        said = io.StringIO()
+        report = reproduce(experiment, out, command="x", console=Console(file=said))
+    assert "So far 1 of 2 runs are finished" in report.read_text()
+    assert "left to other processes, which had begun them: 1" in said.getvalue()
+    assert not taken.config.out.exists()
+    assert losses(free.config.out) == losses(whole / "runs" / "d8-width32" / "standard" / "seed-1")
+    assert "So far" not in make(experiment, out).read_text()
 
 
 def test_runs_of_other_options_are_refused(whole):

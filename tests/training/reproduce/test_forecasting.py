@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from mlbtc.training.reproduce import Plan, plan, reproduce
-from mlbtc.training.reproduce.forecasting import gains
+from mlbtc.training.reproduce.forecasting import DAY, STRONG, gains
 from mlbtc.training.reproduce.grid import Setting
 from tests.training.reproduce.made import outcome
 
@@ -14,7 +14,34 @@ def test_ranks_are_those_of_the_paper_at_its_width(tmp_path):
     cells = plan("forecast", Plan("paper", seeds=1, data="synthetic")).cells(tmp_path)
     ranks = {cell.variant: cell.config.resolved().specs[0].ranks for cell in cells if cell.variant != "dlinear"}
     assert ranks == {"standard": (64,), "mlr-2-levels": (48, 16), "mlr-4-levels": (40, 16, 4, 4)}
-    assert {cell.config.resolved().context for cell in cells} == {96, 192, 336}
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+def test_the_look_back_is_the_horizon_in_the_papers_protocol_and_that_of_dlinear_in_the_other(tmp_path, scale):
+    cells = plan("forecast", Plan(scale, seeds=1, data="synthetic", variants=("mlr-4-levels",))).cells(tmp_path)
+    configs = [cell.config.resolved() for cell in cells]
+    assert {(one.protocol, one.horizon, one.context) for one in configs} == {
+        ("positions", 96, 96), ("positions", 192, 192), ("positions", 336, 336),
+        ("channels", 96, 96), ("channels", 192, 96), ("channels", 336, 96),
+    }  # fmt: skip
+
+
+def strong(mse, daily, dlinear, setting="channels-horizon96"):
+    found = {f"{DAY}: MSE": daily}
+    made = [
+        replace(outcome(name, seed, [1.0], setting=setting), extra=found | {"mse": value + seed / 1e4})
+        for name, value in (("standard", mse), ("dlinear", dlinear))
+        for seed in range(3)
+    ]
+    claims = {claim.text.removeprefix(STRONG): claim.judge for claim in plan("forecast", Plan(data="synthetic")).claims}
+    texts = [text for text in claims if ("daily" in text and text.endswith("96.")) or "DLinear" in text]
+    return [claims[text](made).answer for text in texts]
+
+
+def test_strength_is_judged_by_the_daily_repeat_and_dlinear():
+    assert strong(0.40, 0.51, 0.384) == ["holds", "holds"]
+    assert strong(0.50, 0.51, 0.384) == ["holds", "does not hold"]
+    assert strong(0.55, 0.51, 0.384) == ["does not hold", "does not hold"]
 
 
 def test_the_rival_keeps_its_recipe(tmp_path):
@@ -35,7 +62,7 @@ def test_gains_are_paired_and_in_percent():
 
 def test_a_shrunk_grid(tmp_path):
     experiment = plan("forecast", Plan(steps=2, seeds=1, data="synthetic", variants=("standard", "dlinear")))
-    small = (("width", 8), ("batch", 2), ("validate_stride", 400))
+    small = (("width", 16), ("batch", 2), ("validate_stride", 400))
     setting = Setting("horizon24", (("horizon", 24), ("context", 24)))
     experiment = replace(experiment, options=(*experiment.options, *small), settings=(setting,))
     report = reproduce(experiment, tmp_path, command="x", console=Console(file=io.StringIO()))

@@ -17,10 +17,16 @@ def test_windows_are_where_the_paper_has_them(tmp_path):
     assert {layer.heads for layer in layers} == {6}
 
 
+def test_the_small_grid_has_the_papers_context_and_two_widths(tmp_path):
+    configs = [cell.config.resolved() for cell in plan("lm", Plan(seeds=1)).cells(tmp_path)]
+    assert {(one.context, one.specs[0].width) for one in configs} == {(1024, 64), (1024, 128)}
+    assert {spec.window for one in configs for spec in one.specs} == {None, 128}
+
+
 def test_a_shrunk_grid(tmp_path):
     (tmp_path / "text.txt").write_text("to be, or not to be: that is the question\n" * 200)
     experiment = plan("lm", Plan(steps=2, seeds=1, data=str(tmp_path / "text.txt"), device="cpu"))
-    small = (("batch", 1), ("eval_windows", 1), ("layers", 1))
+    small = (("batch", 1), ("context", 512), ("eval_windows", 1), ("layers", 1))
     experiment = replace(
         experiment, options=(*experiment.options, *small), settings=(Setting("narrow", (("width", 64),)),)
     )
