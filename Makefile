@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.docs-installed
 
 # One thread per worker: the workers already fill the cores. A user's own number is left alone.
 TEST_THREADS ?= 1
@@ -12,7 +13,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow fuzz lint bench clean
+.PHONY: help setup demo test test-slow fuzz lint bench docs docs-serve clean
 
 help:  ## say what each target does
 	@echo "make TARGET, where TARGET is one of"
@@ -45,8 +46,18 @@ bench: $(STAMP)  ## time linear layers and attention against their rivals
 	$(BIN)/mlbtc bench linear
 	$(BIN)/mlbtc bench attention
 
+# Material says on every build that MkDocs 2 will not run it; pyproject.toml keeps to MkDocs 1.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+
+docs: $(DOCS_STAMP)  ## build the site of docs/ in site/, and fail on any warning
+	$(MKDOCS) build
+	@echo "The site begins at site/index.html"
+
+docs-serve: $(DOCS_STAMP)  ## show the site at http://127.0.0.1:8000 and follow changes
+	$(MKDOCS) serve
+
 clean:  ## remove .venv, builds and caches; runs/ and variants/ stay
-	rm -rf $(VENV) build dist *.egg-info .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name .git -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
@@ -58,4 +69,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv --clear $(VENV)
 	@echo "Installing mlbtc and PyTorch in $(VENV): a minute or two, once"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(DOCS_STAMP): $(STAMP)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@

@@ -7,6 +7,7 @@ from mlbtc.attention.build import compile_attention, generate_attention
 from mlbtc.attention.cache import AttentionCache
 from mlbtc.attention.choice import Choice, choose_backend
 from mlbtc.attention.decoders import choose_decoder
+from mlbtc.attention.explanation import Explanation
 from mlbtc.attention.functional import BACKENDS, mlr_attention
 from mlbtc.attention.variants import write_variants
 from mlbtc.attention.window_cache import GlobalWindowCache
@@ -17,6 +18,7 @@ __all__ = [
     "AttentionCache",
     "AttentionSpec",
     "Choice",
+    "Explanation",
     "GlobalWindowCache",
     "choose_backend",
     "choose_decoder",

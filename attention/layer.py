@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mlbtc.attention.block_ids import Blocks
 from mlbtc.attention.cache import AttentionCache
 from mlbtc.attention.choice import Choice, choose_backend
+from mlbtc.attention.explanation import Explanation, explain_layer
 from mlbtc.attention.functional import mlr_attention
 from mlbtc.attention.grouped import GroupedCache
 from mlbtc.attention.heads import attended_ranks
@@ -92,8 +93,29 @@ class CompiledAttention(nn.Module):
             return Choice("sdpa", f"one call over {ranks[0]} features")
         return found
 
-    def explain(self, tokens: int | None = None) -> str:
-        """Return what the layer is and what it runs, for sequences of `tokens` tokens."""
+    @overload
+    def explain(self, tokens: int | None = None) -> str: ...
+
+    @overload
+    def explain(self, tokens: Tensor) -> Explanation: ...
+
+    def explain(self, tokens: int | Tensor | None = None) -> str | Explanation:
+        """Return what the layer is and what it runs, or what each of its levels sees of some tokens.
+
+        Args:
+            tokens: how many there are, the context by default; or the sequences themselves, `(B, T, width)`.
+
+        Returns:
+            A text; with sequences an `Explanation`: the share of the attention mass, entropy and scores of each head
+            and level. It takes memory for B T^2 pairs, and leaves the layer as it is.
+
+        Raises:
+            SpecError: tokens are neither, have another shape, or too many pairs; or scores are not finite.
+        """
+        if isinstance(tokens, Tensor):
+            return explain_layer(self, tokens)
+        if tokens is not None and not isinstance(tokens, int):
+            raise SpecError(f"explain takes a number of tokens or a tensor of them, found {type(tokens).__name__}")
         return f"{self.spec}\nbackend for {tokens or self.spec.context} tokens: {self.choice(tokens)}"
 
     def new_cache(

@@ -1,4 +1,4 @@
-"""Fill the generated parts of README.md: what the code in it prints, and the files it shows.
+"""Fill the generated parts of README.md and docs/benchmarks.md: what code prints, the files shown, tables of records.
 
 Run `python docs/update_readme.py` to write them, `--check` to fail where they are out of date.
 """
@@ -18,6 +18,7 @@ import mlbtc
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 
 EXAMPLE = """\
 import mlbtc, torch
@@ -134,27 +135,28 @@ def _dedent(text: str) -> str:
     return "".join(f"{line[4:]}\n" for line in text.rstrip().splitlines())
 
 
-def fill(text: str) -> str:
-    """Return a README text with its generated parts filled in; parts without a generator stay as they are."""
-    for name, body in parts().items():
+def fill(text: str, made: dict[str, str] | None = None) -> str:
+    """Return a text with its generated parts filled in, those of the README if nothing else is said."""
+    for name, body in (parts() if made is None else made).items():
         pattern = re.compile(rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)", re.S)
         if not pattern.search(text):
-            raise SystemExit(f"README.md has no part called {name!r}")
+            raise SystemExit(f"there is no part called {name!r}")
         text = pattern.sub(lambda match, body=body: f"{match.group(1)}{body}\n{match.group(2)}", text)
     return text
 
 
 def main() -> None:
-    """Write or check README.md."""
+    """Write or check both files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="fail where README.md is out of date")
     wanted = parser.parse_args()
-    text = README.read_text()
-    filled = fill(text)
-    if wanted.check and filled != text:
-        sys.exit("README.md is out of date: run python docs/update_readme.py")
-    if not wanted.check:
-        README.write_text(filled)
+    for path, made in ((README, None), (BENCHMARKS, {"results": results()})):
+        text = path.read_text()
+        filled = fill(text, made)
+        if wanted.check and filled != text:
+            sys.exit(f"{path.relative_to(ROOT)} is out of date: run python docs/update_readme.py")
+        if not wanted.check:
+            path.write_text(filled)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,23 +41,30 @@ def test_there_are_commands_to_run() -> None:
     assert len(commands()) >= 8
 
 
-def test_the_generated_parts_are_up_to_date() -> None:
+def updater() -> Any:
     spec = importlib.util.spec_from_file_location("update_readme", ROOT / "docs" / "update_readme.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.fill(README) == README, "run python docs/update_readme.py"
+    return module
+
+
+def test_the_generated_parts_are_up_to_date() -> None:
+    assert updater().fill(README) == README, "run python docs/update_readme.py"
+
+
+def test_the_page_of_benchmarks_is_up_to_date() -> None:
+    module = updater()
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    made = {"results": module.results()}
+    assert module.fill(page, made) == page, "run python docs/update_readme.py"
+    assert module.fill(page, {"results": "other"}) != page
 
 
 def test_a_stale_part_is_noticed() -> None:
-    spec = importlib.util.spec_from_file_location("update_readme", ROOT / "docs" / "update_readme.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     stale = README.replace("1,048,576", "1,048,577", 1)
-    assert module.fill(stale) != stale
+    assert updater().fill(stale) != stale
 
 
 def test_the_quick_commands_run(folder: Path) -> None:
@@ -86,10 +94,3 @@ def test_the_training_commands_run(command: str, folder: Path) -> None:
         command = command.replace("ETTh1.csv", str(Path(data) / "ETTh1.csv"))
     done = run(command, folder)
     assert done.returncode == 0, done.stderr
-
-
-def test_the_snippets_about_attention_run() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "attention.md").read_text(), re.S)
-    assert len(blocks) >= 2
-    # A reader runs them one after another.
-    exec("\n".join(blocks), {})

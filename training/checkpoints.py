@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
@@ -30,6 +30,29 @@ def save_weights(module: nn.Module, path: Path) -> None:
     """Write the parameters and buffers of a module as safetensors, atomically."""
     tensors = {name: tensor.contiguous() for name, tensor in whole_weights(module).items()}
     write_durably(path, lambda temporary: save_file(tensors, temporary))
+
+
+def load_weights(path: Path, checkpoints: Path, model: nn.Module) -> int | None:
+    """Load the weights that a finished run is about, else those of its newest checkpoint.
+
+    Args:
+        path: where `save_weights` wrote them.
+        checkpoints: of the run.
+        model: takes them.
+
+    Returns:
+        The step of the checkpoint; None where the run is finished.
+
+    Raises:
+        TrainingError: there are neither, or they are not of this model.
+    """
+    if not path.is_file():
+        return int(load_checkpoint(checkpoints, model)["step"])
+    try:
+        model.load_state_dict(load_file(path))
+    except Exception as error:
+        raise TrainingError(f"{path}: not the weights of this run: {error}") from None
+    return None
 
 
 def save_checkpoint(

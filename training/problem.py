@@ -44,6 +44,10 @@ class Problem:
         """Return the mean loss of rows of a batch, which are on the device of the model."""
         raise NotImplementedError
 
+    def validation_loss(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Return the mean loss of the model, as it is, on rows of validation data that the generator draws."""
+        raise NotImplementedError
+
     def measure(self, step: int) -> dict[str, Any]:
         """Return what belongs beside the loss in the metrics of a step, after its update; may set `finished`."""
         return {}

@@ -105,14 +105,36 @@ def _start(config: RunConfig, inputs: dict[str, Any], console: Console) -> RunFo
 
 def _resume(config: RunConfig, inputs: dict[str, Any]) -> RunFolder:
     folder = RunFolder(config.out)
+    check_inputs(folder, inputs)
+    _write_config(folder, config, inputs)
+    return folder
+
+
+def check_inputs(folder: RunFolder, inputs: dict[str, Any]) -> None:
+    """Refuse data that is not what a run began with.
+
+    Args:
+        folder: of the run.
+        inputs: what identifies the data at hand.
+
+    Raises:
+        TrainingError: it is other data, or the folder is no run.
+    """
     before = _read(folder).get("inputs", {})
     for key, value in inputs.items():
         if before.get(key) != value:
             raise TrainingError(
                 f"{folder.root}: the run began with other data: {key} was {before.get(key)}, found {value}"
             )
-    _write_config(folder, config, inputs)
-    return folder
+
+
+def task_of(folder: Path) -> str:
+    """Return the name of the task of a run folder.
+
+    Raises:
+        TrainingError: the folder is no run.
+    """
+    return str(_read(RunFolder(folder)).get("task"))
 
 
 def load_config(kind: type[Config], folder: Path, **changes: Any) -> Config:

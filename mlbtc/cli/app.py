@@ -14,6 +14,7 @@ from mlbtc.cli.autotune import autotune_command
 from mlbtc.cli.bench import app as bench_app
 from mlbtc.cli.compile import compile_command
 from mlbtc.cli.doctor import doctor_command
+from mlbtc.cli.explain import explain_command
 from mlbtc.cli.fit import fit_command
 from mlbtc.cli.generate import generate_command
 from mlbtc.cli.options import teach
@@ -47,6 +48,7 @@ Then:
     mlbtc train forecast --data ETTh1.csv        # forecasting, against the trivial rivals
     mlbtc train lm --data book.txt               # a language model of characters
     mlbtc sample runs/lm --prompt "def "         # and text from it
+    mlbtc explain runs/lm                        # what each level of its attention sees, as a page
     mlbtc reproduce icl                          # an experiment of the paper, with a verdict per claim
     mlbtc doctor                                 # what runs on this machine, and what would make it faster
 
@@ -66,6 +68,7 @@ app.command("analyze", help=teach(analyze_command.__doc__))(analyze_command)
 app.command("autotune", help=teach(autotune_command.__doc__))(autotune_command)
 app.command("compile", help=teach(compile_command.__doc__))(compile_command)
 app.command("doctor", help=teach((doctor_command.__doc__ or "").partition("Raises:")[0]))(doctor_command)
+app.command("explain", help=teach(explain_command.__doc__))(explain_command)
 app.command("fit", help=teach(fit_command.__doc__))(fit_command)
 app.command("generate", help=teach(generate_command.__doc__))(generate_command)
 app.command("reproduce", help=teach(reproduce_command.__doc__))(reproduce_command)

@@ -31,7 +31,7 @@ class Forecasting(Problem):
     def __init__(self, config: Config, series: Series) -> None:
         assert config.context is not None
         config.check_lengths(series)
-        self.config = config
+        self.config, self.series = config, series
         self.device = torch.device(config.device)
         splits = split(series, config.context)
         self.deviation = splits.deviation
@@ -53,6 +53,11 @@ class Forecasting(Problem):
         """Return the mean squared error of windows."""
         past, future = self.cut(*batch)
         return (network(past) - future).square().mean()
+
+    def validation_loss(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Return the mean squared error of windows of the validation months."""
+        chosen = torch.randint(len(self.validation), (rows,), generator=generator)
+        return self.loss(self.model, self.validation[chosen])
 
     def cut(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Cut windows into past and future, on the device."""

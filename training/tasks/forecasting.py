@@ -15,7 +15,7 @@ from mlbtc.training.loop import fit
 from mlbtc.training.metrics import read_metrics
 from mlbtc.training.report import Result, Table, finish
 from mlbtc.training.runs import RunFolder, load_config, open_run
-from mlbtc.training.tasks.forecast_config import SYNTHETIC, Config
+from mlbtc.training.tasks.forecast_config import SYNTHETIC, Config, choose_data
 from mlbtc.training.tasks.forecast_problem import Forecaster, Forecasting
 from mlbtc.training.tasks.series import Series, read_series, repeat_last, repeat_season, synthetic_series
 
@@ -39,10 +39,8 @@ def run(config: Config, *, resume: bool = False, console: Console | None = None)
     """
     console = console or own_console()
     config = config.resolved()
-    series = synthetic_series(config.seed) if config.data == SYNTHETIC else read_series(Path(str(config.data)))
-    problem = Forecasting(config, series)
-    console.print(f"data: {series}", highlight=False, markup=False, soft_wrap=True)
-    inputs = {"series": series.name, "sha256": series.digest}
+    problem, inputs = load_problem(config, console)
+    series = problem.series
     folder = open_run(config, inputs, resume=resume, console=console)
     steps = fit(problem, config, folder, resume=resume, console=console)
     problem.use_best()
@@ -59,6 +57,19 @@ def run(config: Config, *, resume: bool = False, console: Console | None = None)
         steps=steps,
         draw=lambda: _draw(folder, problem, series),
     )
+
+
+def load_problem(config: Config, console: Console) -> tuple[Forecasting, dict[str, str]]:
+    """Return the problem of a resolved config, and what identifies its data; the console says what that is.
+
+    Raises:
+        TrainingError: the file is missing, no table of a series, or too short.
+    """
+    data = choose_data(config.data)
+    series = synthetic_series(config.seed) if data == SYNTHETIC else read_series(Path(data))
+    problem = Forecasting(config, series)
+    console.print(f"data: {series}", highlight=False, markup=False, soft_wrap=True)
+    return problem, {"series": series.name, "sha256": series.digest}
 
 
 def resume_config(folder: Path, **changes: Any) -> Config:

@@ -95,6 +95,13 @@ class Regression(Problem):
         prompts = Prompts(*batch)
         return (predict(network, prompts) - prompts.targets).square().mean()
 
+    def validation_loss(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Return the mean squared error of fresh prompts of the full size."""
+        config = self.config
+        assert config.points is not None
+        prompts = draw_prompts(rows, config.dims, config.dims, config.points, generator).to(self.device)
+        return self.loss(self.model, prompts.points, prompts.targets)
+
     def measure(self, step: int) -> dict[str, Any]:
         """Return the size of the curriculum, and every so often the errors at the last point and on average."""
         active, points = self.curriculum.at(step)
@@ -152,8 +159,8 @@ def run(config: Config, *, resume: bool = False, console: Console | None = None)
     """
     console = console or own_console()
     config = config.resolved()
-    problem = Regression(config)
-    folder = open_run(config, {}, resume=resume, console=console)
+    problem, inputs = load_problem(config, console)
+    folder = open_run(config, inputs, resume=resume, console=console)
     steps = fit(problem, config, folder, resume=resume, console=console)
     errors = problem.evaluate()
     metrics = {name: {"last": values[-1], "mean": sum(values) / len(values)} for name, values in errors.items()}
@@ -167,6 +174,11 @@ def run(config: Config, *, resume: bool = False, console: Console | None = None)
         steps=steps,
         draw=lambda: figures.errors_by_position(folder.figure, read_metrics(folder.metrics), errors),
     )
+
+
+def load_problem(config: Config, console: Console) -> tuple[Regression, dict[str, str]]:
+    """Return the problem of a resolved config, and what identifies its data: nothing, as prompts are drawn."""
+    return Regression(config), {}
 
 
 def resume_config(folder: Path, **changes: Any) -> Config:

@@ -105,6 +105,11 @@ class LanguageModel(Problem):
         logits = network(model_inputs(windows[:, :-1], self.vocabulary))
         return cross_entropy(logits.transpose(1, 2), windows[:, 1:], reduction="none")
 
+    def validation_loss(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Return the mean cross entropy of windows of the validation part."""
+        starts = torch.randint(len(self.text.validation) - self.context, (rows,), generator=generator)
+        return self.losses(self.model, self.text.validation, starts).mean()
+
     def measure(self, step: int) -> dict[str, Any]:
         """Validate every so often."""
         if step % self.config.eval_every:
@@ -157,10 +162,8 @@ def run(config: Config, *, resume: bool = False, console: Console | None = None)
     """
     console = console or own_console()
     config = config.resolved()
-    assert config.context is not None
-    text = load_text(config.data, config.tokens, config.context, console=console)
-    problem = LanguageModel(config, text)
-    folder = open_run(config, {"sha256": text.digest}, resume=resume, console=console)
+    problem, inputs = load_problem(config, console)
+    folder = open_run(config, inputs, resume=resume, console=console)
     steps = fit(problem, config, folder, resume=resume, console=console)
     losses = problem.evaluate()
     rows = read_metrics(folder.metrics)
@@ -175,6 +178,17 @@ def run(config: Config, *, resume: bool = False, console: Console | None = None)
         steps=steps,
         draw=lambda: figures.losses_by_position(folder.figure, rows, losses),
     )
+
+
+def load_problem(config: Config, console: Console) -> tuple[LanguageModel, dict[str, str]]:
+    """Return the problem of a resolved config, and what identifies its data.
+
+    Raises:
+        TrainingError: a file is missing or no text, or there is too little.
+    """
+    assert config.context is not None
+    text = load_text(config.data, config.tokens, config.context, console=console)
+    return LanguageModel(config, text), {"sha256": text.digest}
 
 
 def resume_config(folder: Path, **changes: Any) -> Config:

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mlbtc.training.checkpoints import load_checkpoint
+from mlbtc.training.checkpoints import load_weights
 from mlbtc.training.config import choose_device
 from mlbtc.training.errors import TrainingError
 from mlbtc.training.model import Transformer
@@ -35,13 +34,7 @@ class Sampler:
         self.device = choose_device(device or "auto")
         self.model: Transformer = build_model(self.config).to(self.device).eval()
         found = RunFolder(folder)
-        if not found.model.is_file():
-            load_checkpoint(found.checkpoints, self.model)
-            return
-        try:
-            self.model.load_state_dict(load_file(found.model, device=str(self.device)))
-        except Exception as error:
-            raise TrainingError(f"{found.model}: not the weights of this run: {error}") from None
+        load_weights(found.model, found.checkpoints, self.model)
 
     @torch.no_grad()
     def tokens(
