@@ -164,7 +164,9 @@ class RunConfig(BaseModel):
         given = self.mlp if isinstance(self.mlp, tuple) else (self.mlp,)
         width = specs[0].width
         mlps = choose_mlps(given, len(specs), width)
-        sizes = {"width": width, "heads": specs[0].heads, "layers": len(specs)}
+        heads = {spec.heads for spec in specs}
+        # Layers may differ in it; then the specs alone say it.
+        sizes = {"width": width, "heads": heads.pop() if len(heads) == 1 else None, "layers": len(specs)}
         return self.decided(attention=specs, mlp=mlps, **sizes, **values)
 
     def decided(self, **values: Any) -> Self:

@@ -31,7 +31,7 @@ def register(name: str = "mlbtc", *, backend: str = "auto") -> str:
     """Make MLR attention known to transformers, for `attn_implementation=name`.
 
     Layers that `convert_attention` gave levels attend by them; others compute what the library's "sdpa" computes, with
-    mlbtc's kernels. Caches are the library's: dynamic ones, and static ones where the model is not compiled.
+    mlbtc's kernels. Caches are the library's, dynamic and static ones.
 
     Args:
         name: under which the functions for attention and masks are registered; a second call replaces them.
@@ -51,7 +51,7 @@ def register(name: str = "mlbtc", *, backend: str = "auto") -> str:
         raise BackendError(f"unknown backend {backend!r}; available in this version: {', '.join(BACKENDS)}")
     functions, masks = part("modeling_utils"), part("masking_utils")
     functions.AttentionInterface.register(name, partial(attention, backend=backend))
-    masks.AttentionMaskInterface.register(name, attention_mask)
+    masks.AttentionMaskInterface.register(name, partial(attention_mask, library=masks))
     return name
 
 
@@ -122,6 +122,8 @@ def attention_mask(
     mask_function: Callable[..., Tensor] | None = None,
     attention_mask: Tensor | None = None,  # (B, tokens) bool
     device: torch.device | str = "cpu",
+    *,
+    library: Any,
     **options: Any,
 ) -> Tensor | None:
     """Return what `attention` needs to know of a mask, as transformers asks a function of `AttentionMaskInterface` to.
@@ -135,6 +137,7 @@ def attention_mask(
         mask_function: which pairs may see each other; None is causal.
         attention_mask: True for tokens that are not padding.
         device: where the mask is made.
+        library: the module `transformers.masking_utils`.
         options: of the library's own function of this kind.
 
     Returns:
@@ -145,12 +148,7 @@ def attention_mask(
         SpecError: the mask is neither causal nor bidirectional with padding, or belongs to a cache whose positions are
             not known.
     """
-    library = part("masking_utils")
-    if torch.compiler.is_compiling() and isinstance(q_offset, Tensor):
-        raise SpecError(
-            "MLR attention cannot be compiled with a static cache, whose length it must read: use a dynamic cache, or "
-            "generate(..., disable_compile=True)"
-        )
+    # A static cache has its length in a tensor: reading it breaks the graph of a compiled model, and what follows runs.
     first, tokens = int(kv_offset), int(q_offset) + q_length
     if first:
         raise SpecError(f"MLR attention needs all keys, this cache dropped the first {first}, as sliding windows do")
@@ -158,8 +156,6 @@ def attention_mask(
     if mask_function is None or mask_function is library.causal_mask_function:
         return _causal_mask(shown, batch_size, tokens, kv_length, device)
     if mask_function is not library.bidirectional_mask_function:
-        if torch.compiler.is_compiling():
-            raise SpecError(f"{OTHER}; under a tracer its values are not known")
         dense = library.sdpa_mask(
             batch_size=batch_size, q_length=q_length, kv_length=kv_length, q_offset=q_offset,
             mask_function=mask_function, attention_mask=attention_mask, device=device,

@@ -13,7 +13,8 @@ def test_a_dry_run_prints_the_grid_and_makes_nothing(mlbtc: Command, tmp_path: P
     done = mlbtc("reproduce", "icl", *QUICK, "--out", tmp_path / "grid", "--dry-run")
     assert (done.code, done.err) == (0, "")
     assert "d8-width32, standard, seed 0\n" in done.out
-    assert "1 runs; about" in done.out
+    assert "d16-width64, standard, seed 0\n" in done.out
+    assert "2 runs; about" in done.out
     assert not (tmp_path / "grid").exists()
 
 

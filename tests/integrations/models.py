@@ -1,5 +1,6 @@
 """Small models of transformers with random weights, made offline in float64, and what to compare them with."""
 
+import inspect
 from typing import Any
 
 import pytest
@@ -9,6 +10,10 @@ from torch import Tensor
 from mlbtc import AttentionSpec
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+# The name of the argument that is a cache changed within the versions that are supported.
+_ARGUMENTS = inspect.signature(transformers.LlamaForCausalLM.forward).parameters
+CACHE = "cache" if "cache" in _ARGUMENTS else "past_key_values"
 
 VOCABULARY, WIDTH, HEADS, SIZE = 24, 32, 4, 8
 # Weights this large make attention matter: with those that models start with, all weights of a row are about the same.

@@ -5,13 +5,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlbtc.attention.kernels.native import missing
 from mlbtc.errors import BackendError, SpecError
 from mlbtc.integrations.transformers import convert_attention, register
 from tests.integrations import definition
-from tests.integrations.models import HEADS, MAKERS, SIZE, WIDTH, gpt2, llama, padding, spec, tokens, transformers
+from tests.integrations.models import (
+    CACHE,
+    HEADS,
+    MAKERS,
+    SIZE,
+    WIDTH,
+    gpt2,
+    llama,
+    padding,
+    spec,
+    tokens,
+    transformers,
+)
 
 pytestmark = pytest.mark.usefixtures("without_compiler")
-masking = transformers.masking_utils
 functions = transformers.modeling_utils
 THREE = spec(4, 2, 2, blocks=(64, 4, 2))
 
@@ -129,7 +141,7 @@ def test_a_cache_takes_the_prompt_in_pieces(make):
     convert_attention(model, THREE)
     expected = model(tokens(2, 11)).logits
     cache = transformers.DynamicCache(config=model.config)
-    pieces = [model(piece, cache=cache).logits for piece in tokens(2, 11).split([5, 1, 3, 2], dim=1)]
+    pieces = [model(piece, **{CACHE: cache}).logits for piece in tokens(2, 11).split([5, 1, 3, 2], dim=1)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), expected)
 
 
@@ -247,10 +259,10 @@ class TestMasks:
 
     def test_dense_masks_do_not_say_where_queries_are(self, model):
         cache = transformers.DynamicCache(config=model.config)
-        model(tokens(2, 4), cache=cache)
+        model(tokens(2, 4), **{CACHE: cache})
         mask = torch.ones(2, 1, 2, 6, dtype=torch.bool).tril(4)
         with pytest.raises(SpecError, match=r"give the mask of padding \(batch, keys\) with a cache"):
-            model(tokens(2, 2), cache=cache, attention_mask=mask)
+            model(tokens(2, 2), **{CACHE: cache}, attention_mask=mask)
 
     def test_packed_sequences_are_refused(self, model):
         places = torch.tensor([[0, 1, 2, 0, 1, 2]])
@@ -329,8 +341,42 @@ class TestRegister:
         with pytest.raises(BackendError, match="backend 'cpp' cannot run"):
             model(tokens(1, 3))
 
-    def test_a_tracer_cannot_read_the_length_of_a_static_cache(self, monkeypatch):
-        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-        make = masking.ALL_MASK_ATTENTION_FUNCTIONS[register()]
-        with pytest.raises(SpecError, match=r"generate\(\.\.\., disable_compile=True\)"):
-            make(1, 1, 8, q_offset=torch.tensor(3))
+
+@pytest.mark.slow
+class TestCompiled:
+    @pytest.mark.parametrize("levels", [spec(), THREE], ids=["one level", "three levels"])
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_a_padded_batch_is_one_graph(self, levels, side):
+        torch._dynamo.reset()
+        model, mask = llama(), padding([9, 4], 9, side)
+        convert_attention(model, levels)
+        expected = model(tokens(2, 9), attention_mask=mask, use_cache=False).logits
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        got = compiled(tokens(2, 9), attention_mask=mask, use_cache=False).logits
+        torch.testing.assert_close(got[mask.bool()], expected[mask.bool()])
+
+    def test_a_static_cache(self):
+        torch._dynamo.reset()
+        model, options = (
+            llama(),
+            {"max_new_tokens": 4, "do_sample": False, "attention_mask": padding([5, 2], 5, "left")},
+        )
+        convert_attention(model, THREE)
+        how = transformers.CompileConfig(backend="eager", mode=None)
+        how._compile_all_devices = True
+        got = model.generate(tokens(2, 5), cache_implementation="static", compile_config=how, **options)
+        assert torch.equal(got, model.generate(tokens(2, 5), **options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_kernels_in_cpp(make, side, monkeypatch):
+    monkeypatch.delenv("CXX")
+    if missing(torch.float32):
+        pytest.skip(missing(torch.float32))
+    model, mask = make().float(), padding([9, 4], 9, side)
+    logits = {}
+    for backend in ("cpp", "reference"):
+        convert_attention(model, THREE, order="given", backend=backend)
+        logits[backend] = model(tokens(2, 9), attention_mask=mask).logits[mask.bool()]
+    torch.testing.assert_close(logits["cpp"], logits["reference"], atol=1e-3, rtol=1e-3)

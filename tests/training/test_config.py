@@ -65,6 +65,13 @@ def test_resolving_twice_changes_nothing():
         assert config.resolved().resolved() == config.resolved()
 
 
+def test_layers_may_differ_in_heads():
+    more = AttentionSpec.standard(width=32, heads=8, context=96, causal=False)
+    resolved = forecasting.Config(attention=(*SPECS, more), data="synthetic", horizon=24, device="cpu").resolved()
+    assert resolved.resolved() == resolved
+    assert [spec.heads for spec in resolved.specs] == [4, 4, 8]
+
+
 def test_a_config_is_frozen():
     with pytest.raises(ValueError, match="frozen"):
         in_context_regression.Config().steps = 3

@@ -40,7 +40,7 @@ def test_wrong_wishes(name, options, message):
 
 
 def test_options_reach_the_runs(tmp_path):
-    (cell,) = plan("icl", Plan(seeds=1, steps=200, variants=("bilinear-mlr",), device="cpu")).cells(tmp_path)
+    cell, *_ = plan("icl", Plan(seeds=1, steps=200, variants=("bilinear-mlr",), device="cpu")).cells(tmp_path)
     assert (cell.variant, cell.config.steps, cell.config.eval_every, cell.config.device) == (
         "bilinear-mlr",
         200,
