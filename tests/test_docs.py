@@ -126,7 +126,8 @@ def named_pages(entries: list[object]) -> list[str]:
             case {"glob": str(pattern)}:
                 found.append(pattern)
             case dict():
-                found += named_pages([part for section in entry.values() for part in section])
+                for below in entry.values():
+                    found += named_pages(below if isinstance(below, list) else [below])
     return found
 
 

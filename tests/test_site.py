@@ -1,18 +1,30 @@
 """The site of docs/: it builds without a warning, has every page and name, and asks no other server for anything."""
 
 import html
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("mkdocs", reason="the site needs pip install '.[docs]'")
+from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def hooks() -> Any:
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Fetched(HTMLParser):
@@ -78,3 +90,35 @@ class TestTheSite:
 def test_a_page_that_asks_another_server_is_noticed() -> None:
     page = '<link rel="stylesheet" href="https://elsewhere/a.css"><a href="https://elsewhere/"></a><img src="a.png">'
     assert fetched(page) == ["https://elsewhere/a.css", "a.png"]
+
+
+class TestTheHooks:
+    @pytest.mark.parametrize(
+        ("page", "target", "link"),
+        [
+            ("faq.md", "costs.md", "costs.md"),
+            ("attention.md", "../examples/image_blocks.py", "files/examples/image_blocks.py.md"),
+            ("benchmarks.md", "../benchmarks/results/linear.png", "files/benchmarks/results/linear.png"),
+            ("results/icl/report.md", "../../../examples/demo.py", "../../files/examples/demo.py.md"),
+            ("files/CONTRIBUTING.md", "docs/adding-a-family.md", "../adding-a-family.md"),
+            ("faq.md", "../nowhere.py", "../nowhere.py"),
+        ],
+    )
+    def test_links(self, page: str, target: str, link: str) -> None:
+        assert hooks().site_link(page, target) == link
+
+    def test_reports_are_listed_with_titles_and_rows(self, tmp_path: Path) -> None:
+        made = {
+            "results/lm/report.md": "# lm, small\n",
+            "results/lm/runs.csv": "a\n",
+            "results/icl/report.md": "# icl\n",
+        }
+        for uri, text in made.items():
+            (tmp_path / uri).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / uri).write_text(text, "utf-8")
+        files = Files([File(uri, str(tmp_path), str(tmp_path), use_directory_urls=False) for uri in made])
+        assert hooks().reports(files) == (
+            "- [icl](results/icl/report.md)\n"
+            "- [lm, small](results/lm/report.md) ([every run as a row](results/lm/runs.csv))"
+        )
+        assert hooks().reports(Files([])) == "There is no report yet."

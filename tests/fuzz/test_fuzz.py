@@ -15,7 +15,7 @@ from tests.fuzz.shrink import shrink
 from tests.fuzz.texts import text_of
 
 SEED = int(os.environ.get("MLBTC_FUZZ_SEED", "0"))
-SECONDS = float(os.environ.get("MLBTC_FUZZ_SECONDS", "40"))
+SECONDS = float(os.environ.get("MLBTC_FUZZ_SECONDS", "20"))
 
 
 @pytest.mark.fuzz
