@@ -22,6 +22,7 @@ SESSIONS = [page for page in PAGES if any(block.session for block in BLOCKS[page
 NEEDS = {"transformers.md": "transformers"}
 """Pages whose blocks import a package that mlbtc can do without."""
 LEAVES = {
+    "page.md": ("report.html", "matrices.html", "layers.html"),
     "fitting.md": ("w.npy", "factors.safetensors", "found/*.yaml"),
     "tutorial.md": ("spec.yaml", "layer.py", "variants/index.md", "runs/*/report.md"),
 }
@@ -146,7 +147,17 @@ def test_the_navigation_reaches_every_page() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    ["", ".analysis", ".attention", ".conversion", ".errors", ".fitting", ".integrations.transformers", ".mup"],
+    [
+        "",
+        ".analysis",
+        ".attention",
+        ".conversion",
+        ".errors",
+        ".fitting",
+        ".integrations.transformers",
+        ".mup",
+        ".page",
+    ],
 )
 def test_the_api_page_has_every_public_name(package: str) -> None:
     text = (DOCS / "api.md").read_text("utf-8")

@@ -18,6 +18,7 @@ ARROW = (
     ("codegen",),
     ("attention",),
     ("compiler", "linear"),
+    ("page",),
     ("fitting",),
     ("selection",),
     ("conversion", "integrations"),

@@ -88,7 +88,8 @@ def test_package_data_is_all_there_is():
         for pattern in patterns
         for path in folders[package].glob(pattern)
     }
-    found = {path.resolve() for folder in folders.values() for path in folder.glob("**/*.jinja")}
+    suffixes = (".jinja", ".css", ".js")
+    found = {path.resolve() for folder in folders.values() for path in folder.rglob("*") if path.suffix in suffixes}
     assert data == found | {ROOT / "mlbtc/py.typed"}
 
 

@@ -113,15 +113,16 @@ class AttentionReport:
         return json.dumps(self.to_json(), indent=2)
 
 
-def analyze_attention(spec: AttentionSpec, tokens: Size) -> AttentionReport:
+def analyze_attention(spec: AttentionSpec, tokens: Size, whole: bool = False) -> AttentionReport:
     """Return the costs of `spec` for one sequence of `tokens` tokens.
 
     Level l shares r_l features inside blocks of b_l tokens: T b_l r_l MACs per head and at most b_l cached keys. Blocks
     that are context / p_l by default count as T / p_l, the paper's closed form T^2 sum r_l / p_l, rounded up to whole
     tokens. A window is a block of w keys that moves with the query; the features of bilinear attention meet all keys.
+    With `whole` the symbolic forms round up too, and give at every T what a number gives.
     """
     width = spec.width
-    costs = layer_costs(spec, tokens)
+    costs = layer_costs(spec, tokens, whole)
     scores = [_expand(tokens * part.length * part.rank * part.heads) for part in costs.parts]
     caches = [_expand(part.length * part.rank * part.heads) for part in costs.parts]
     projection = 2 * tokens * width**2

@@ -60,13 +60,17 @@ class LayerCosts:
     score: LayerPlan | None = None
 
 
-def layer_costs(spec: AttentionSpec, tokens: Size) -> LayerCosts:
-    """Return the costs of a spec for one sequence of `tokens` tokens."""
+def layer_costs(spec: AttentionSpec, tokens: Size, whole: bool = False) -> LayerCosts:
+    """Return the costs of a spec for one sequence of `tokens` tokens.
+
+    A block of context / p tokens holds T / p of T tokens, rounded up where T is a number, or `whole` asks for it: then
+    the forms give what numbers would.
+    """
     if spec.scores:
-        return _from_specs(spec, plan_attention(spec), tokens)
+        return _from_specs(spec, plan_attention(spec), tokens, whole)
     if spec.groups:
-        return _mixed(spec, tokens)
-    parts, spans = _parts(spec, tokens)
+        return _mixed(spec, tokens, whole)
+    parts, spans = _parts(spec, tokens, whole)
     norms = 2 * spec.head_dimension if spec.qk_norm else 0
     rank = Rank(min(spec.width, sum(spec.ranks)), "exact", "low rank")
     peak = (spec.heads * tokens * largest(spans),)
@@ -75,9 +79,9 @@ def layer_costs(spec: AttentionSpec, tokens: Size) -> LayerCosts:
     return LayerCosts(parts, query_key, parameters, values, largest(spans) * spec.width, peak, rank)
 
 
-def _mixed(spec: AttentionSpec, tokens: Size) -> LayerCosts:
+def _mixed(spec: AttentionSpec, tokens: Size, whole: bool) -> LayerCosts:
     """Return the sums over the groups, behind query and key projections of the whole width."""
-    groups = [layer_costs(group, tokens) for group in spec.groups]
+    groups = [layer_costs(group, tokens, whole) for group in spec.groups]
     norms = sum(2 * group.head_dimension for group in spec.groups if group.qk_norm)
     return LayerCosts(
         parts=tuple(part for costs in groups for part in costs.parts),
@@ -90,11 +94,11 @@ def _mixed(spec: AttentionSpec, tokens: Size) -> LayerCosts:
     )
 
 
-def _parts(spec: AttentionSpec, tokens: Size) -> tuple[tuple[Part, ...], tuple[Size, ...]]:
+def _parts(spec: AttentionSpec, tokens: Size, whole: bool) -> tuple[tuple[Part, ...], tuple[Size, ...]]:
     """Return the sets of features of a layer with query and key projections, and the keys of each sum of values."""
     if spec.window is None:
         ranks = accumulate(spec.ranks) if spec.divide_by_depth else spec.ranks
-        lengths = [_block_length(spec, level, block, tokens) for level, block in enumerate(spec.block_sizes)]
+        lengths = [_block_length(spec, level, block, tokens, whole) for level, block in enumerate(spec.block_sizes)]
         levels = zip(ranks, spec.block_sizes, lengths, strict=True)
         return tuple(Part(spec.heads, *level) for level in levels), (tokens,)
     near = smallest([spec.window, tokens])
@@ -105,12 +109,14 @@ def _parts(spec: AttentionSpec, tokens: Size) -> tuple[tuple[Part, ...], tuple[S
     return (far, Part(spec.heads, spec.ranks[1], held, near)), (tokens, near)
 
 
-def _block_length(spec: AttentionSpec, level: int, block: int, tokens: Size) -> Size:
+def _block_length(spec: AttentionSpec, level: int, block: int, tokens: Size, whole: bool) -> Size:
     """Return how many tokens a block of a level holds in a sequence of `tokens`."""
     if level == 0:
         return tokens
     if spec.default_blocks:
-        return -(-tokens // 2**level) if isinstance(tokens, int) else tokens / 2**level
+        if isinstance(tokens, int):
+            return -(-tokens // 2**level)
+        return sp.ceiling(tokens / 2**level) if whole else tokens / 2**level
     return smallest([block, tokens])
 
 
@@ -120,7 +126,7 @@ def _attended(spec: AttentionSpec, plan: LayerPlan, number: int) -> list[int]:
     return [segment.features for part in (*coarser, plan.parts[number]) for segment in part.segments]
 
 
-def _from_specs(spec: AttentionSpec, plan: LayerPlan, tokens: Size) -> LayerCosts:
+def _from_specs(spec: AttentionSpec, plan: LayerPlan, tokens: Size, whole: bool) -> LayerCosts:
     matrix = spec.matrix
     assert matrix is not None
     factors = sum(
@@ -133,7 +139,7 @@ def _from_specs(spec: AttentionSpec, plan: LayerPlan, tokens: Size) -> LayerCost
     contraction = check(build_graph(matrix))
     return LayerCosts(
         parts=tuple(
-            Part(spec.heads, features, part.block, _block_length(spec, number, part.block, tokens))
+            Part(spec.heads, features, part.block, _block_length(spec, number, part.block, tokens, whole))
             for number, part in enumerate(plan.parts)
             for features in _attended(spec, plan, number)
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import dataclass, replace
 
 import sympy as sp
 
@@ -19,58 +20,92 @@ Row = tuple[str, ...]
 _MOST_LEVELS_NAMED = 8
 
 
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A row of a report's main table.
+
+    Attributes:
+        key: where `to_json` has it, for instance `memory.bytes_moved`.
+        label: what it is called.
+        quantity: what it is.
+        dense: the same of the dense matrix, or of standard attention; None where that makes no sense.
+        linear: whether it is T times the number of one token.
+    """
+
+    key: str
+    label: str
+    quantity: Quantity
+    dense: Quantity | None = None
+    linear: bool = False
+
+
+def measures(report: Report | AttentionReport) -> tuple[Measure, ...]:
+    """Return what the main table of a report shows, in order."""
+    return _layer_measures(report) if isinstance(report, AttentionReport) else _matrix_measures(report)
+
+
+def _matrix_measures(report: Report) -> tuple[Measure, ...]:
+    dense, memory = dict(report.dense), report.memory
+    return (
+        Measure("parameters", "parameters", report.parameters, dense["parameters"]),
+        Measure("macs", "MACs", report.macs, dense["macs"], linear=True),
+        Measure("flops", "FLOPs", report.flops, dense["flops"], linear=True),
+        Measure("rank", "rank", report.rank),
+        Measure("peak_elements", "largest intermediate (elements)", report.peak_elements, linear=True),
+        Measure("memory.kept_elements", "kept for the backward (elements)", memory.kept_elements, linear=True),
+        Measure("memory.bytes_moved", f"bytes moved ({memory.dtype})", memory.bytes_moved, memory.dense_bytes_moved),
+    )
+
+
+def _layer_measures(report: AttentionReport) -> tuple[Measure, ...]:
+    dense = dict(report.dense)
+    width, tokens = report.spec.width, report.tokens
+    scores, projections = Quantity.of(tokens**2 * width, {}), Quantity.of(2 * tokens * width**2, {})
+    cache = Quantity.of(tokens * width, {})
+    return (
+        Measure("parameters", "parameters", report.parameters, dense["parameters"]),
+        Measure("macs", "MACs", report.macs, dense["macs"]),
+        Measure("flops", "FLOPs", report.flops, dense["flops"]),
+        Measure("scores", "scores (MACs)", report.scores, scores),
+        Measure("projections.query_key", "query and key projections (MACs)", report.query_key, projections),
+        Measure("projections.value_output", "value and output projections (MACs)", report.value_output, projections),
+        Measure("values", "weighted values (MACs)", report.values, scores),
+        Measure("key_cache", "key cache (elements)", report.key_cache, cache),
+        Measure("value_cache", "value cache (elements)", report.value_cache, cache),
+        Measure("rank", "rank of a head's score map", report.rank),
+    )
+
+
 def matrix_rows(report: Report) -> list[Row]:
     """Return (quantity, symbolic, value, dense, dense / value) for a matrix."""
-    dense = dict(report.dense)
-    return [
-        _row("parameters", report.parameters, dense["parameters"]),
-        _per_token_row("MACs", report, report.macs, dense["macs"]),
-        _per_token_row("FLOPs", report, report.flops, dense["flops"]),
-        _row(f"rank ({report.certainty})", report.rank, None),
-        _per_token_row("largest intermediate (elements)", report, report.peak_elements, None),
-        _per_token_row("kept for the backward (elements)", report, report.memory.kept_elements, None),
-        _row(f"bytes moved ({report.memory.dtype})", report.memory.bytes_moved, report.memory.dense_bytes_moved),
-    ]
+    return [_per_token_row(one, report) if one.linear else _row(one, report) for one in measures(report)]
 
 
-def _per_token_row(label: str, report: Report, quantity: Quantity, dense: Quantity | None) -> Row:
-    """Where only T is open, show the number of one token times T: all these quantities are linear in T."""
-    if quantity.value is not None or not isinstance(report.tokens, sp.Symbol):
-        return _row(label, quantity, dense)
+def _per_token_row(one: Measure, report: Report) -> Row:
+    """Where only T is open, show the number of one token times T."""
+    if one.quantity.value is not None or not isinstance(report.tokens, sp.Symbol):
+        return _row(one, report)
     values = {**dict(report.spec.defaults), str(report.tokens): 1}
-    one, dense_one = Quantity.of(quantity.symbolic, values), dense and Quantity.of(dense.symbolic, values)
-    row = _row(label, Quantity(quantity.symbolic, one.value), dense_one)
-    if one.value is None:
-        return _row(label, quantity, dense)
+    single, dense = Quantity.of(one.quantity.symbolic, values), one.dense and Quantity.of(one.dense.symbolic, values)
+    if single.value is None:
+        return _row(one, report)
+    row = _row(replace(one, quantity=Quantity(one.quantity.symbolic, single.value), dense=dense), report)
     tokens = report.tokens.name
     return (*row[:2], f"{row[2]} {tokens}", f"{row[3]} {tokens}" if dense else "", row[4])
 
 
 def attention_rows(report: AttentionReport) -> list[Row]:
     """Return (quantity, symbolic, value, standard, standard / value) for an attention layer."""
-    dense = dict(report.dense)
-    width, tokens = report.spec.width, report.tokens
-    standard_scores = Quantity.of(tokens**2 * width, {})
-    standard_cache, projections = Quantity.of(tokens * width, {}), Quantity.of(2 * tokens * width**2, {})
-    return [
-        _row("parameters", report.parameters, dense["parameters"]),
-        _row("MACs", report.macs, dense["macs"]),
-        _row("FLOPs", report.flops, dense["flops"]),
-        _row("scores (MACs)", report.scores, standard_scores),
-        _row("query and key projections (MACs)", report.query_key, projections),
-        _row("value and output projections (MACs)", report.value_output, projections),
-        _row("weighted values (MACs)", report.values, standard_scores),
-        _row("key cache (elements)", report.key_cache, standard_cache),
-        _row("value cache (elements)", report.value_cache, standard_cache),
-        _row(f"rank of a head's score map ({report.certainty})", report.rank, None),
-    ]
+    return [_row(one, report) for one in measures(report)]
 
 
 HEADER = ("quantity", "symbolic", "value", "dense", "dense / this")
 ATTENTION_HEADER = ("quantity", "symbolic", "value", "standard", "standard / this")
 
 
-def _row(label: str, quantity: Quantity, dense: Quantity | None) -> Row:
+def _row(one: Measure, report: Report | AttentionReport) -> Row:
+    quantity, dense = one.quantity, one.dense
+    label = f"{one.label} ({report.certainty})" if one.key == "rank" else one.label
     value = "" if quantity.value is None else f"{quantity.value:,}"
     if dense is None:
         return (label, str(quantity.symbolic), value, "", "")

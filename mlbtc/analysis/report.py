@@ -195,10 +195,18 @@ def _tokens(spec: MLBTC | AttentionSpec, batch: Size | str | None) -> Size:
 
 
 def _analyze_matrix(spec: MLBTC, tokens: Size, dtype: str) -> Report:
-    bound = spec.bind_defaults()
-    values = dict(spec.defaults)
-    contraction = check(build_graph(spec))
-    plan = build_plan(contraction, tokens, values=values)
+    return report_of_plan(spec, build_plan(check(build_graph(spec)), tokens, values=dict(spec.defaults)), dtype)
+
+
+def report_of_plan(spec: MLBTC, plan: Plan, dtype: str = "float32") -> Report:
+    """Return the report of a matrix that is applied as a plan says: `analyze` with the choice of the order left out.
+
+    Args:
+        spec: the matrix.
+        plan: one of `mlbtc.plan.orders.possible_plans`.
+        dtype: a key of `memory.ELEMENT_BYTES`.
+    """
+    bound, values, tokens = spec.bind_defaults(), dict(spec.defaults), plan.tokens
     rank, count = _rank(spec, plan), len(spec.levels)
     parts = [rank] if count == 1 else [_rank(_single(spec, n), _slice(plan, n)) for n in range(count)]
     # The certainty of a report is that of its number where there is one.

@@ -1,8 +1,9 @@
-"""`mlbtc analyze`: the cost report of spec files. Imports neither torch nor jinja2."""
+"""`mlbtc analyze`: the cost report of spec files. Imports neither torch nor jinja2, unless for a page."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ from mlbtc.cli.options import load_several, load_with
 from mlbtc.cli.tables import Format, print_comparison, rich_table
 from mlbtc.errors import SpecError
 from mlbtc.spec import MLBTC, AttentionSpec
+from mlbtc.spec.files import addresses
 
 
 def analyze_command(
@@ -38,6 +40,13 @@ def analyze_command(
     ] = None,
     graph: Annotated[
         str | None, typer.Option(help="Draw the contraction graph too.", metavar="OUT.svg|dot|mmd|png")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write one page for a browser, with sliders.", metavar="REPORT.html")
+    ] = None,
+    ranges: Annotated[
+        list[str] | None,
+        typer.Option("--range", help="With --html: where the slider of a symbol stops.", metavar="D=256:8192:2x"),
     ] = None,
 ) -> None:
     """Say what a spec costs: parameters, MACs, FLOPs, rank, memory and bytes moved, symbolic and in numbers.
@@ -64,9 +73,21 @@ def analyze_command(
     A picture of the contraction graph, as SVG, DOT, Mermaid or PNG:
 
         mlbtc analyze examples/specs/butterfly.yaml --graph butterfly.svg
+
+    A page for a browser, offline: graph, steps, curves and source, and numbers that follow sliders. It takes
+    several specs, or all of an index; --range says where a slider stops, and a symbol without a default needs one:
+
+        mlbtc analyze examples/specs/local_and_global.yaml --html report.html
+        mlbtc analyze examples/specs/monarch.yaml examples/specs/butterfly.yaml --html report.html
+        mlbtc analyze examples/specs/symbolic_mlr.yaml --html report.html --range m=256,512 --range n=256 --range r=8
     """
     if batch is not None and batch < 1:
         raise SpecError(f"--batch must be at least 1, found {batch}")
+    if ranges and html is None:
+        raise SpecError("--range is for the sliders of a page: give --html REPORT.html too")
+    if html is not None:
+        specs = [address for path in specs for address in addresses(path)]
+        _write_html(html, specs, ranges or [], batch, assignments, dtype)
     if len(specs) > 1:
         _refuse_with_several(graph=graph, sweep=sweep, plot=plot)
         return _print_several(specs, batch, assignments, format, dtype)
@@ -78,6 +99,19 @@ def analyze_command(
     if plot is not None:
         raise SpecError("--plot draws a sweep: give one, such as --sweep D=256:8192:2x")
     _print_one(analyze(spec, batch, dtype=dtype), format)
+
+
+def _write_html(
+    path: Path, specs: list[str], ranges: list[str], batch: int | None, assignments: list[str] | None, dtype: str
+) -> None:
+    # The page has source in it, and writing that takes torch and jinja2.
+    from mlbtc.analysis.sweep import parse_sweep
+    from mlbtc.page import check_page_path, render_page, write_page
+
+    check_page_path(path)
+    moved = [parse_sweep(text) for text in ranges]
+    found = load_several(specs, assignments) if len(specs) > 1 else [load_with(specs[0], assignments)]
+    write_page(path, render_page(found, moved, batch, dtype=dtype, names=specs))
 
 
 def _print_one(report: Report | AttentionReport, format: Format) -> None:

@@ -195,12 +195,12 @@ def _read(
     batch, queries, keys = query.shape[0], query.shape[2], key.shape[2]
     if mask is None:
         return causal, None, keys
-    if mask.dim() == 2 and mask.shape[0] == batch and queries <= mask.shape[1] <= keys:
-        return True, mask.bool(), mask.shape[1]
+    if mask.dtype == torch.bool and mask.dim() == 2 and mask.shape[0] == batch and queries <= mask.shape[1] <= keys:
+        return True, mask, mask.shape[1]
     if mask.dim() != 4 or mask.shape[0] not in (1, batch) or mask.shape[2:] != (queries, keys):
         raise SpecError(
-            f"a mask is (batch, keys) or (batch, 1, queries, keys) with batch {batch}, {queries} queries and {keys} "
-            f"keys; found {tuple(mask.shape)}"
+            f"a mask is (batch, keys) of bool or (batch, 1, queries, keys) with batch {batch}, {queries} queries and "
+            f"{keys} keys; found {tuple(mask.shape)} of {mask.dtype}"
         )
     if queries != keys and not levels.one:
         raise SpecError(

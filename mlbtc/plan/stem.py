@@ -27,7 +27,7 @@ def stem_path(operands: Sequence[Operand], output: tuple[str, ...], sizes: Mappi
     bit = {name: 1 << position for position, name in enumerate(sizes)}
     factors = [sum(bit[i] for i in operand.indices) for operand in operands[:-1]]
     numbers = list(sizes.values())
-    legs = _legs(factors, sum(bit[i] for i in operands[-1].indices), sum(bit[i] for i in output))
+    legs = remaining(factors, sum(bit[i] for i in operands[-1].indices), sum(bit[i] for i in output))
     products: dict[int, int] = {}
     best: list[tuple[int, tuple[int, ...]] | None] = [(0, ()), *(None for _ in range(1, len(legs)))]
     for mask, state in enumerate(best):
@@ -46,12 +46,12 @@ def stem_path(operands: Sequence[Operand], output: tuple[str, ...], sizes: Mappi
                 best[after] = (total, (*order, factor))
     found = best[-1]
     assert found is not None
-    return _positions(found[1], len(factors))
+    return order_path(found[1], len(factors))
 
 
 def sequence_path(count: int, reverse: bool = True) -> Path:
     """Return the path in which the activation meets `count` factors from the last to the first, or in order."""
-    return _positions(range(count - 1, -1, -1) if reverse else range(count), count)
+    return order_path(range(count - 1, -1, -1) if reverse else range(count), count)
 
 
 def products_path(path: Path, products: int) -> Path:
@@ -90,7 +90,7 @@ def _order(path: Path) -> list[int]:
     return [live.pop(min(pair)) for pair in path]
 
 
-def _legs(factors: Sequence[int], activation: int, output: int) -> list[int]:
+def remaining(factors: Sequence[int], activation: int, output: int) -> list[int]:
     """Return for every set of factors the indices that the activation carries once it has met them."""
     full = (1 << len(factors)) - 1
     union = [0]
@@ -101,8 +101,8 @@ def _legs(factors: Sequence[int], activation: int, output: int) -> list[int]:
     return [activation, *legs[1:]]
 
 
-def _positions(order: Sequence[int], count: int) -> Path:
-    """Turn an order of factors into positions in a list that loses its operands as it goes."""
+def order_path(order: Sequence[int], count: int) -> Path:
+    """Return the path of an order of `count` factors: positions in a list that loses its operands as it goes."""
     live = list(range(count))
     path = []
     for factor in order:

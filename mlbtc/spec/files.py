@@ -14,7 +14,7 @@ from mlbtc.errors import SpecError, nearest, shown
 from mlbtc.spec.attention import AttentionSpec
 from mlbtc.spec.expression import parse_expression
 from mlbtc.spec.families import FAMILIES
-from mlbtc.spec.index import entry_of, is_index, refuse_index, split_address
+from mlbtc.spec.index import entry_of, is_index, names_of, refuse_index, split_address
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.layout import check_whole
 from mlbtc.spec.level import Level
@@ -51,6 +51,21 @@ def load(path: str | os.PathLike[str]) -> MLBTC | AttentionSpec:
     if name is None:
         return loads(_text_of(path), source=file)
     return _read(entry_of(read_document(_text_of(file), file), name))
+
+
+def addresses(path: str | os.PathLike[str]) -> list[str]:
+    """Return what `load` takes for each spec of a file: `INDEX.yaml:NAME` for all of an index, else the path itself.
+
+    Raises:
+        SpecError: the file cannot be read or is no YAML, or an index has no specs.
+    """
+    file, name = split_address(os.fspath(path))
+    if name is not None:
+        return [os.fspath(path)]
+    document = read_document(_text_of(file), file)
+    if not is_index(document.value):
+        return [file]
+    return [f"{file}:{one}" for one in names_of(document)]
 
 
 def load_shaped(path: str | os.PathLike[str], shape: tuple[int, int]) -> MLBTC:

@@ -22,6 +22,19 @@ def is_index(value: Any) -> bool:
     return isinstance(value, dict) and KEY in value
 
 
+def names_of(document: Document) -> list[str]:
+    """Return the names of the specs in an index.
+
+    Raises:
+        SpecError: it has none.
+    """
+    assert isinstance(document.value, dict)
+    entries = document.value[KEY]
+    if not isinstance(entries, dict) or not entries:
+        raise SpecError(f"{document.origin.where(KEY)}: an index holds specs by name, found {shown(entries)}")
+    return list(map(str, entries))
+
+
 def entry_of(document: Document, name: str) -> Document:
     """Return the spec of that name in an index, as if it stood in a file of its own; lines are those of the index.
 

@@ -320,8 +320,9 @@ class TestRegister:
 
     def test_masks_of_a_strange_shape_are_refused(self):
         call, x = functions.ALL_ATTENTION_FUNCTIONS[register()], torch.randn(1, 2, 3, SIZE)
-        with pytest.raises(SpecError, match=r"batch 1, 3 queries and 3 keys; found \(1, 4\)"):
-            call(torch.nn.Module(), x, x, x, torch.ones(1, 4))
+        for mask, found in ((torch.ones(1, 4).bool(), r"\(1, 4\)"), (torch.zeros(1, 3), r"\(1, 3\) of torch.float32")):
+            with pytest.raises(SpecError, match=f"batch 1, 3 queries and 3 keys; found {found}"):
+                call(torch.nn.Module(), x, x, x, mask)
 
     @pytest.mark.parametrize("name", ["flash_mlr", "my/kernel", "sdpa", "paged|mlr"])
     def test_names_that_mean_something_are_refused(self, name):
