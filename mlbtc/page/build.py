@@ -104,10 +104,7 @@ def render_page(
         PlanError: there are too many orders of the factors to compare.
     """
     compare([analyze(spec) for spec in specs], names)
-    sliders = make_sliders(specs, ranges, batch)
-    for spec in specs:
-        if isinstance(spec, MLBTC) and not settled(spec, symbolic_rank(spec)):
-            sliders = thin(sliders, spec.symbols, max(3, int(_MOST_RANKS ** (1 / len(spec.symbols)))))
+    sliders = sliders_for(specs, ranges, batch)
     models = [build_model(spec, sliders, dtype) for spec in specs]
     sections = [
         _section(spec, model, number, sliders) for number, (spec, model) in enumerate(zip(specs, models, strict=True))
@@ -122,6 +119,15 @@ def render_page(
         script=Markup(script(models, sliders) + _text("page.js")),
     )
     return text
+
+
+def sliders_for(specs: Sequence[Spec], ranges: Sequence[Sweep] = (), batch: int | None = None) -> tuple[Slider, ...]:
+    """Return the sliders of a page, with few positions where each of them has a rank to settle."""
+    sliders = make_sliders(specs, ranges, batch)
+    for spec in specs:
+        if isinstance(spec, MLBTC) and not settled(spec, symbolic_rank(spec)):
+            sliders = thin(sliders, spec.symbols, max(3, int(_MOST_RANKS ** (1 / len(spec.symbols)))))
+    return sliders
 
 
 COLUMNS = {

@@ -10,7 +10,7 @@ from math import log
 from mlbtc.analysis.sweep import TOKENS, Sweep
 from mlbtc.errors import AnalysisError, SpecError, nearest
 from mlbtc.spec import MLBTC, AttentionSpec
-from mlbtc.spec.sizes import MAX_SIZE
+from mlbtc.spec.sizes import MAX_SIZE, Condition
 
 Spec = MLBTC | AttentionSpec
 
@@ -91,8 +91,27 @@ def _size_slider(name: str, values: tuple[int, ...] | None, default: int | None,
             f"{name}=64:4096:2x, or a default, --set {name}=1024 or symbols: {{{name}: 1024}} in the file"
         )
     users = [spec for spec in specs if name in spec.symbols]
-    tried = (value for value in _candidates(default) if value == default or _may_fit(name, value, users))
+    # Where one symbol must divide another, doubles and halves fit most of the others'.
+    candidates = _doubled(default) if any(_is_tangled(name, spec) for spec in users) else _candidates(default)
+    tried = (value for value in candidates if value == default or _may_fit(name, value, users))
     return Slider(size_key(name), name, _thinned(tuple(tried), default, MOST_POSITIONS), default)
+
+
+def _is_tangled(name: str, spec: MLBTC) -> bool:
+    """Whether a condition is about a symbol and another one."""
+    for condition in spec.conditions:
+        sizes = (condition.divisor if isinstance(condition, Condition) else condition.least, condition.size)
+        names = {s.name for size in sizes if not isinstance(size, int) for s in size.free_symbols}
+        if name in names and len(names) > 1:
+            return True
+    return False
+
+
+def _doubled(default: int) -> list[int]:
+    """Return a default times powers of two, as far down as they are whole."""
+    down = default & -default
+    most = min(down, _AROUND)
+    return [default // most << shift for shift in range((most * _AROUND).bit_length())]
 
 
 def _candidates(default: int) -> list[int]:

@@ -7,7 +7,7 @@ order: what recomputes costs for other sizes needs the rivals too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import product as combinations
 
 import sympy as sp
 
@@ -16,7 +16,7 @@ from mlbtc.graph.build import ContractionGraph
 from mlbtc.plan.build import LevelPlan, Plan, build_plan
 from mlbtc.plan.stem import Path, order_path, remaining
 from mlbtc.plan.step import TOKENS, Operand, replay
-from mlbtc.spec.sizes import Size
+from mlbtc.spec.sizes import Size, is_multiple, product
 
 MAX_FACTORS = 12
 MAX_ORDERS = 64
@@ -49,7 +49,7 @@ def possible_plans(
     if count > MAX_PLANS:
         raise PlanError(f"{count} orders of the factors may be the cheapest, at most {MAX_PLANS} are compared: "
                         "give some symbols numbers")  # fmt: skip
-    return tuple(Plan(plan.shape, levels, tokens) for levels in product(*rivals))
+    return tuple(Plan(plan.shape, levels, tokens) for levels in combinations(*rivals))
 
 
 def _level_plans(number: int, level: LevelPlan, tokens: Size) -> list[LevelPlan]:
@@ -63,7 +63,7 @@ def _level_plans(number: int, level: LevelPlan, tokens: Size) -> list[LevelPlan]
     operands = (*level.factors, level.activation)
     sizes = {**dict(level.sizes), TOKENS: tokens}
     found: dict[Size, LevelPlan] = {}
-    for path in _rival_paths(number, operands, level.output, list(sizes)):
+    for path in _rival_paths(number, operands, level.output, sizes):
         steps = replay(operands, level.output, path, sizes)
         one = LevelPlan(level.factors, level.activation, steps, level.output, level.sizes, "activation first",
                         level.rows, level.columns)  # fmt: skip
@@ -72,9 +72,12 @@ def _level_plans(number: int, level: LevelPlan, tokens: Size) -> list[LevelPlan]
     return list(found.values())
 
 
-def _rival_paths(number: int, operands: Sequence[Operand], output: tuple[str, ...], names: Sequence[str]) -> list[Path]:
+def _rival_paths(
+    number: int, operands: Sequence[Operand], output: tuple[str, ...], sizes: Mapping[str, Size]
+) -> list[Path]:
     """Return the orders that no earlier one beats at all sizes, in the order in which ties are settled."""
-    bit = {name: 1 << position for position, name in enumerate(names)}
+    bit = {name: 1 << position for position, name in enumerate(sizes)}
+    below = _Comparison(list(sizes.values()))
     factors = [sum(bit[i] for i in operand.indices) for operand in operands[:-1]]
     legs = remaining(factors, sum(bit[i] for i in operands[-1].indices), sum(bit[i] for i in output))
     best: list[list[tuple[Order, Cost]]] = [[((), ())]]
@@ -88,7 +91,7 @@ def _rival_paths(number: int, operands: Sequence[Operand], output: tuple[str, ..
         ]
         kept: list[tuple[Order, Cost]] = []
         for order, cost in arrivals:
-            if not any(_never_above(other, cost) for _, other in kept):
+            if not any(_never_above(other, cost, below) for _, other in kept):
                 kept.append((order, cost))
         if len(kept) > MAX_ORDERS:
             raise PlanError(
@@ -99,13 +102,32 @@ def _rival_paths(number: int, operands: Sequence[Operand], output: tuple[str, ..
     return [order_path(order, len(factors)) for order, _ in best[-1]]
 
 
-def _never_above(one: Cost, other: Cost) -> bool:
-    """Whether each step of `one` can be paired with a step of `other` that has all of its indices."""
+class _Comparison:
+    """Whether the product of some sizes is at most that of others, whatever the symbols are."""
+
+    def __init__(self, sizes: Sequence[Size]) -> None:
+        self.sizes = sizes
+        self.known: dict[tuple[int, int], bool] = {}
+
+    def __call__(self, one: int, other: int) -> bool:
+        """Compare two sets of indices, a bit each."""
+        # What both have says nothing.
+        pair = (one & ~other, other & ~one)
+        if pair not in self.known:
+            self.known[pair] = not pair[0] or is_multiple(self._product(pair[1]), self._product(pair[0]))
+        return self.known[pair]
+
+    def _product(self, joint: int) -> Size:
+        return product([size for place, size in enumerate(self.sizes) if joint >> place & 1])
+
+
+def _never_above(one: Cost, other: Cost, below: _Comparison) -> bool:
+    """Whether each step of `one` can be paired with a step of `other` that never takes less."""
     partner: dict[int, int] = {}
 
     def pair(step: int, tried: set[int]) -> bool:
         for place, joint in enumerate(other):
-            if one[step] & ~joint or place in tried:
+            if place in tried or not below(one[step], joint):
                 continue
             tried.add(place)
             if place not in partner or pair(partner[place], tried):

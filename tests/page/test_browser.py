@@ -265,6 +265,7 @@ def test_without_javascript_the_numbers_of_the_start_are_there(browser: Any, fil
     still.context.close()
 
 
+@pytest.mark.slow
 def test_several_with_one_symbol(browser: Any, tmp_path: Path) -> None:
     other = mlbtc.load(SPECS / "tied.yaml")
     file = tmp_path / "two.html"

@@ -66,7 +66,7 @@ ORDERS = {
 SHAPES = {"kronecker": (6 * M, 4 * N), "tensor-train": (6 * M, 5 * N), "three-cores": (12 * M, 10 * N)}
 
 
-@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("name", ["kronecker", "tensor-train", pytest.param("three-cores", marks=pytest.mark.slow)])
 def test_the_cheapest_order_follows_the_sizes(name: str) -> None:
     spec = MLBTC(SHAPES[name], [ORDERS[name]], name)
     sliders = make_sliders([spec], [Sweep(symbol, (2, 9)) for symbol in spec.symbols])

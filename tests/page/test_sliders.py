@@ -27,6 +27,13 @@ def test_positions_around_a_default_fit_the_spec() -> None:
     assert all(int(value**0.5) ** 2 == value and value % 4 == 0 for value in slider.positions)
 
 
+def test_symbols_that_divide_each_other_double() -> None:
+    spec = families.monarch((D, D), blocks=R).with_defaults({"D": 96, "r": 8})
+    sliders = make_sliders([spec])
+    assert only(sliders, "D").positions == (6, 12, 24, 48, 96, 192, 384, 768, 1536)
+    assert only(sliders, "r").positions == (1, 2, 4, 8, 16, 32, 64, 128)
+
+
 def test_ranges_are_taken_as_they_are() -> None:
     sliders = make_sliders([LOCAL], [parse_sweep("D=1000,64,256"), parse_sweep("T=1:16:4x")], None)
     assert only(sliders, "D") == Slider("size:D", "D", (64, 256, 1000), 256, True)
