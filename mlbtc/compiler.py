@@ -37,6 +37,7 @@ def compile(
         dtype: of the parameters.
         tokens: the number of tokens per call for which the torch program of a matrix is planned; None for one.
         target: for a matrix
+
             - "torch": the emitted PyTorch program, on any device;
             - "cpp": an emitted C++ kernel, built with the user's compiler at the first call and kept in the cache; for
               float32, bfloat16 and float64 on the CPU, elsewhere the module runs its torch program;
@@ -45,12 +46,16 @@ def compile(
             - "auto": cpp where the parameters are made on the CPU in one of these dtypes and there is a C++ compiler
               ($CXX, else g++, c++ or clang++), triton where they are made on a GPU and every level has a kernel, else
               torch, also where the kernel cannot be built.
-            An attention layer takes "torch" or "auto", which are the same: it chooses its kernels call by call.
+
+            An attention layer chooses its kernels call by call with "auto" or "torch", which are the same, and with
+            "triton" runs those alone.
             `module.explain()` says what runs and why; docs/targets.md has all of it.
         init: for a matrix, how factors are drawn
+
             - "dense": outputs have the variance of inputs, as with a dense layer of entries of variance 1 / in;
             - "mup": every factor with variance 1 / fan_in of its own product, so that the levels add up;
             - "spectral": every factor with variance min(fan_in, fan_out) / fan_in^2 (arXiv 2406.06248).
+
             An attention layer has rules of its own and takes "dense" only.
 
     Returns:

@@ -62,7 +62,9 @@ def test_the_examples_of_the_help_run(command: str, mlbtc: Command, tmp_path: Pa
     assert lines
     for line in lines:
         words = [str(ROOT / word) if word.startswith("examples/") else word for word in line]
-        words = [str(tmp_path / word) if word.endswith((".html", ".py", ".svg", "variants/")) else word for word in words]
+        words = [
+            str(tmp_path / word) if word.endswith((".html", ".py", ".svg", "variants/")) else word for word in words
+        ]
         done = mlbtc(*words)
         assert done.code == 0, done.err
 
