@@ -47,8 +47,8 @@ def compile(
               ($CXX, else g++, c++ or clang++), triton where they are made on a GPU and every level has a kernel, else
               torch, also where the kernel cannot be built.
 
-            An attention layer chooses its kernels call by call with "auto" or "torch", which are the same; with "triton"
-            it runs those alone.
+            An attention layer chooses its kernels call by call with "auto" or "torch", which are the same, and with
+            "triton" runs those alone.
             `module.explain()` says what runs and why; docs/targets.md has all of it.
         init: for a matrix, how factors are drawn
 

@@ -5,6 +5,7 @@ import pytest
 from tests.training.test_examples import run
 
 
+@pytest.mark.slow
 def test_the_example_learns(tmp_path, without_compiler):
     lines = [line.split() for line in run("nanogpt", tmp_path, "--steps", "4").splitlines()]
     assert [line[0] for line in lines] == ["standard", "generated", "own"]
