@@ -143,6 +143,13 @@ def test_sliders_of_layers(layers: Opened) -> None:
             agrees(layers, spec, number, {}, tokens)
 
 
+def test_what_a_link_leads_to_is_not_behind_the_sliders(layers: Opened) -> None:
+    layers.page.click("a[href='#s1']")
+    heading, panel = (layers.page.locator(one).bounding_box() for one in ("#s1-title", "#sizes"))
+    assert panel["y"] == 0
+    assert heading["y"] >= panel["height"]
+
+
 def test_typed_numbers(matrix: Opened) -> None:
     matrix.page.fill("#number-0", "6084")
     matrix.page.fill("#number-1", "17")

@@ -218,7 +218,15 @@ function bind(slider, place) {
   });
 }
 
+// What is scrolled to, by a link or by the focus, stays clear of the sliders where these stick to the top.
+function keepClear() {
+  const panel = $("sizes");
+  const sticks = getComputedStyle(panel).position === "sticky";
+  document.documentElement.style.scrollPaddingTop = sticks ? `${panel.offsetHeight + 8}px` : "";
+}
+
 SLIDERS.forEach(bind);
+window.addEventListener("resize", keepClear);
 $("sizes").addEventListener("submit", (event) => event.preventDefault());
 $("sizes").addEventListener("reset", () => {
   for (const slider of SLIDERS) settings[slider.key] = BigInt(slider.start);
@@ -233,3 +241,4 @@ $("curve-measure").addEventListener("change", drawCurve);
 $("curve-over").addEventListener("change", drawCurve);
 $("curves").hidden = false;
 show();
+keepClear();
