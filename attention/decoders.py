@@ -38,7 +38,7 @@ def choose_decoder(device: torch.device | str, dtype: torch.dtype, width: int) -
         return Choice("triton", f"a cache of {str(dtype).removeprefix('torch.')} on {device.type}")
     if device.type != "cpu":
         return Choice("torch", f"one product per level; {reason}")
-    reason = native.missing(dtype)
+    reason = native.missing_decoder(dtype)
     if not reason:
         return Choice("cpp", "a cache on a CPU and a C++ compiler")
     return Choice("torch", f"one product per level; {reason}")

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from mlbtc.attention.kernels.kept import CachedLevel, CachedValues
-from mlbtc.attention.kernels.native import CHUNK_KEYS, DTYPES, Decode, Level, decode_kernels, missing, working_dtype
+from mlbtc.attention.kernels.native import (
+    CHUNK_KEYS,
+    DTYPES,
+    Decode,
+    Level,
+    decode_kernels,
+    missing_decoder,
+    working_dtype,
+)
 
 ELEMENTS_PER_THREAD = 1 << 16
 """Keys and values worth waking another thread for."""
@@ -33,7 +41,7 @@ class Decoder:
         self.levels, self.values, self.heads, self.scales = levels, values, heads, scales
         memory = values.data
         known = memory.device.type == "cpu" and memory.dtype in DTYPES
-        self.native = known and memory.numel() > 0 and heads > 0 and not missing(memory.dtype)
+        self.native = known and memory.numel() > 0 and heads > 0 and not missing_decoder(memory.dtype)
         if self.native:
             self._prepare()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -226,28 +226,38 @@ def missing(dtype: torch.dtype, options: bool = False, runs: bool = False) -> st
         options: whether they must know key masks, bias and dropout.
         runs: whether they must know blocks that are listed token by token.
     """
-    if dtype not in DTYPES:
-        return f"there are no C++ kernels for {dtype}"
-    wanted = working_dtype(dtype), options, runs
-    if wanted not in _built:
-        if compiler() is None:
-            return "there is no C++ compiler (set CXX or install g++)"
-        _built[wanted] = _failure(*wanted)
-    return _built[wanted]
+    own = working_dtype(dtype)
+    return _missing(dtype, ("attend", own, options, runs), lambda: kernels(own, options, runs))
+
+
+def missing_decoder(dtype: torch.dtype) -> str:
+    """Return why the kernel that decodes cannot run for a cache of a dtype, or an empty string; builds it if it can."""
+    return _missing(dtype, ("decode", dtype), lambda: decode_kernels(dtype))
 
 
 # What torch.compiler.assume_constant_result does, without importing the compiler: a tracer calls it once and keeps the
 # answer.
-setattr(missing, "_dynamo_marked_constant", True)  # noqa: B010
+for _function in (missing, missing_decoder):
+    setattr(_function, "_dynamo_marked_constant", True)  # noqa: B010
 
 
-_built: dict[tuple[torch.dtype, bool, bool], str] = {}
-"""What went wrong with the kernels of a dtype, with or without options and listed blocks; empty where all is ready."""
+_built: dict[tuple[str | torch.dtype | bool, ...], str] = {}
+"""What went wrong with a library, by its kind, dtype and options; empty where all is ready."""
 
 
-def _failure(dtype: torch.dtype, options: bool, runs: bool) -> str:
+def _missing(dtype: torch.dtype, wanted: tuple[str | torch.dtype | bool, ...], build: Callable[[], object]) -> str:
+    if dtype not in DTYPES:
+        return f"there are no C++ kernels for {dtype}"
+    if wanted not in _built:
+        if compiler() is None:
+            return "there is no C++ compiler (set CXX or install g++)"
+        _built[wanted] = _failure(build)
+    return _built[wanted]
+
+
+def _failure(build: Callable[[], object]) -> str:
     try:
-        kernels(dtype, options, runs)
+        build()
     except (BackendError, CodegenError, OSError) as error:
         return f"the C++ kernels cannot be built: {error}"
     return ""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import mlbtc
 from mlbtc import AttentionSpec
 from mlbtc.attention import AttentionCache, GlobalWindowCache
+from mlbtc.attention.decoders import choose_decoder
 from mlbtc.attention.kernels import native
 from mlbtc.attention.sequences import SequenceCache
 from mlbtc.errors import SpecError
@@ -32,7 +33,8 @@ SPEC = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 @pytest.fixture(params=["cpp", "torch"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "torch":
-        monkeypatch.setattr(native, "_built", dict.fromkeys((torch.float32, torch.float64), "switched off"))
+        monkeypatch.setattr(native, "_built", {("decode", dtype): "switched off" for dtype in native.DTYPES})
+    assert choose_decoder("cpu", torch.float64, 4).backend == request.param
 
 
 def make(spec: AttentionSpec, dtype: torch.dtype = torch.float64) -> nn.Module:
