@@ -35,6 +35,15 @@ def reproduce_command(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")] = None,
     out: Annotated[Path | None, typer.Option(help="The folder; runs/reproduce-EXPERIMENT-SCALE by default.")] = None,
+    publish: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also report in this folder, beside what the report is computed from, to keep.", metavar="DIR"
+        ),
+    ] = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Make no runs: report those that are finished.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and the time they will take.")] = False,
 ) -> None:
     """Reproduce an experiment of the paper: variants of attention, several seeds, and a verdict for each claim.
@@ -49,10 +58,12 @@ def reproduce_command(
         mlbtc reproduce forecast --data ETTh1.csv
         mlbtc reproduce icl --variants standard,bilinear-btt --seeds 5 --out runs/icl-grid
         mlbtc reproduce icl --steps 100 --seeds 2         # a look at what it makes, in a minute or two
+        mlbtc reproduce icl --out runs/icl-grid --report-only --publish docs/results/icl
     """
     from mlbtc.training.errors import Interrupted
     from mlbtc.training.reproduce import Plan, plan, reproduce
-    from mlbtc.training.reproduce.execute import make_schedule
+    from mlbtc.training.reproduce.execute import make_schedule, report
+    from mlbtc.training.reproduce.publish import publish as publish_runs
 
     names = tuple(name.strip() for name in (variants or "").split(",") if name.strip())
     grid = plan(experiment, Plan(str(scale), seeds, steps, names, data, device))
@@ -69,10 +80,15 @@ def reproduce_command(
     options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
     command = shlex.join(["mlbtc", "reproduce", experiment, "--scale", str(scale), *options])
     try:
-        report = reproduce(grid, folder, command=command, console=Console())
+        if report_only:
+            made = report(grid, folder, command=command)
+        else:
+            made = reproduce(grid, folder, command=command, console=Console())
+        if publish is not None:
+            made = publish_runs(grid, folder, publish, command)
     except Interrupted as stop:
         typer.echo(f"stopped; what is finished is in {stop.folder}, and the same command goes on", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    text = report.read_text(encoding="utf-8")
+    text = made.read_text(encoding="utf-8")
     typer.echo(text.partition("## Claims")[2].partition("\n\n")[2].partition("\n\n")[0])
-    typer.echo(f"report {report}")
+    typer.echo(f"report {made}")

@@ -100,6 +100,25 @@ def reproduce(experiment: Experiment, out: Path, *, command: str, console: Conso
     return write_report(experiment, read_outcomes(experiment, schedule.cells), out, command)
 
 
+def report(experiment: Experiment, out: Path, *, command: str) -> Path:
+    """Report the runs of a grid that are finished, and make none.
+
+    Args:
+        experiment: the grid.
+        out: its folder.
+        command: what the report says made it.
+
+    Returns:
+        The report.
+
+    Raises:
+        TrainingError: a run in the folder was made with other options.
+    """
+    cells = experiment.cells(out)
+    finished = tuple(cell for cell in cells if is_finished(experiment, cell))
+    return write_report(experiment, read_outcomes(experiment, finished), out, command)
+
+
 def _run_all(experiment: Experiment, schedule: Schedule, say: Callable[[str], None], console: Console) -> None:
     spent = planned = 0.0
     first = len(schedule.cells) - len(schedule.waiting) + 1

@@ -58,6 +58,10 @@ class Outcome:
         return self.curve[-1]
 
 
+SPENT = "spent_macs"
+"""In the metrics of published runs: multiply-adds of all steps until this one."""
+
+
 def read_curve(
     rows: Iterable[dict[str, Any]],
     value: Callable[[dict[str, Any]], float | None],
@@ -66,13 +70,13 @@ def read_curve(
     """Return the evaluations of a metrics file.
 
     Args:
-        rows: of all steps, in order.
+        rows: of all steps, in order; or those that were evaluated, each with the compute until then as `SPENT`.
         value: what an evaluation found, None for a step without one.
         macs: multiply-adds of the step of a row.
     """
     points, spent = [], 0.0
     for row in rows:
-        spent += macs(row)
+        spent = row[SPENT] if SPENT in row else spent + macs(row)
         found = value(row)
         if found is not None:
             points.append(Point(row["step"], spent, row["seconds"], found))

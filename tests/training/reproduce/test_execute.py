@@ -12,6 +12,8 @@ from mlbtc.training.metrics import read_metrics
 from mlbtc.training.reproduce import Plan, plan, reproduce
 from mlbtc.training.reproduce.estimate import Estimate, measure, spoken
 from mlbtc.training.reproduce.execute import make_schedule
+from mlbtc.training.reproduce.execute import report as report_alone
+from mlbtc.training.reproduce.publish import publish
 from mlbtc.training.tasks import in_context_regression as task
 
 NAMES = ("standard", "bilinear-btt")
@@ -133,6 +135,26 @@ def test_a_run_that_another_process_makes_is_left_to_it(whole, tmp_path):
     assert not taken.config.out.exists()
     assert losses(free.config.out) == losses(whole / "runs" / "d8-width32" / "standard" / "seed-1")
     assert "So far" not in make(experiment, out).read_text()
+
+
+def test_what_is_published_is_the_same_report_and_finished_runs(whole, tmp_path, monkeypatch):
+    experiment, kept = small(seeds=2, names=NAMES), tmp_path / "kept"
+    report = publish(experiment, whole, kept, "mlbtc reproduce icl")
+    assert report.read_text() == (whole / "report.md").read_text()
+    assert (kept / "runs.csv").read_text() == (whole / "runs.csv").read_text()
+    names = {path.name for path in (kept / "runs").rglob("*") if path.is_file()}
+    assert names == {"config.json", "metrics.jsonl", "results.json"}
+    monkeypatch.setattr(task, "run", None)
+    assert make(experiment, kept).read_text() == report.read_text()
+
+
+def test_a_report_alone_makes_no_runs(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(task, "run", None)
+    out = tmp_path / "grid"
+    shutil.copytree(whole / "runs" / "d8-width32" / "standard", out / "runs" / "d8-width32" / "standard")
+    text = report_alone(small(seeds=2, names=NAMES), out, command="x").read_text()
+    assert "So far 2 of 4 runs are finished" in text
+    assert "no run of bilinear-btt" in text
 
 
 def test_runs_of_other_options_are_refused(whole):
