@@ -74,7 +74,7 @@ def report_text(experiment: Experiment, outcomes: Sequence[Outcome], figures: Se
     if len(outcomes) < planned:
         lines += [f"**So far {len(outcomes)} of {planned} runs are finished; the same command goes on.**", ""]
     lines += ["## Claims", "", *verdict_lines(experiment, outcomes), "", _HOW_JUDGED, "", "## Results", ""]
-    for setting in experiment.settings:
+    for setting in (one for one in experiment.settings if any(run.setting == one.name for run in outcomes)):
         lines += [f"### {setting.name}", "", results_table(experiment, outcomes, setting.name).to_markdown(), ""]
     lines += [f"![{path.stem}]({path.name})" for path in figures] or ["No figures: matplotlib is not installed."]
     lines += ["", _WHAT_COUNTS, "", "## How it was made", "", *_made(experiment, outcomes, command)]

@@ -13,6 +13,7 @@ from mlbtc.training.reproduce import Plan, plan, reproduce
 from mlbtc.training.reproduce.estimate import Estimate, measure, spoken
 from mlbtc.training.reproduce.execute import make_schedule
 from mlbtc.training.reproduce.execute import report as report_alone
+from mlbtc.training.reproduce.grid import Setting
 from mlbtc.training.reproduce.publish import publish
 from mlbtc.training.tasks import in_context_regression as task
 
@@ -152,8 +153,11 @@ def test_a_report_alone_makes_no_runs(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(task, "run", None)
     out = tmp_path / "grid"
     shutil.copytree(whole / "runs" / "d8-width32" / "standard", out / "runs" / "d8-width32" / "standard")
-    text = report_alone(small(seeds=2, names=NAMES), out, command="x").read_text()
-    assert "So far 2 of 4 runs are finished" in text
+    experiment = small(seeds=2, names=NAMES)
+    experiment = replace(experiment, settings=(*experiment.settings, Setting("later", experiment.settings[0].options)))
+    text = report_alone(experiment, out, command="x").read_text()
+    assert "So far 2 of 8 runs are finished" in text
+    assert "### later" not in text
     assert "no run of bilinear-btt" in text
 
 
