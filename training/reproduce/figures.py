@@ -45,6 +45,8 @@ def draw_curves(axes: Any, experiment: Experiment, outcomes: Sequence[Outcome], 
         low, high = ([edge(point.value for point in column) for column in columns] for edge in (min, max))
         axes.fill_between(x, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
     axes.set(xlabel=LABELS[against], ylabel=experiment.measure.curve, yscale="log")
+    # A power of ten at the end of the axis would stand on the label.
+    axes.xaxis.set_major_formatter("{x:.3g}")
     axes.legend(frameon=False)
 
 
