@@ -133,7 +133,7 @@ class _SideEmitter:
         if segment.side not in ("both", self.side):
             return f"x[:, None].expand(-1, {self.spec.heads}, -1)"
         plain = [self.level_plan(level) for level in segment.levels]
-        plans = [self.cheapest_plan(level) for level in segment.levels]
+        plans = [self.cheapest_plan(level, plan) for level, plan in zip(segment.levels, plain, strict=True)]
         # Initial values are those of the factors one after the other, in whatever order they are multiplied.
         program = replace(self.lowered(segment, plans), parameters=self.lowered(segment, plain).parameters)
         if self.spec.rms_cap:
@@ -197,9 +197,8 @@ class _SideEmitter:
         assert plan is not None
         return plan
 
-    def cheapest_plan(self, level: int) -> LevelPlan:
+    def cheapest_plan(self, level: int, plain: LevelPlan) -> LevelPlan:
         """Return the plan of a level that the cost model takes for fastest: small factors of many heads gain most."""
-        plain = self.level_plan(level)
         fewer = range(1, min(MOST_PRODUCTS, len(plain.factors) - 1) + 1)
         plans = [plain, *(self.level_plan(level, products) for products in fewer)]
         costs = [self.plan_seconds(plan) for plan in plans]
