@@ -14,13 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mlbtc.analysis import AttentionReport, analyze
 from mlbtc.analysis.render import ATTENTION_HEADER, attention_rows
 from mlbtc.attention.explanation import Explanation, HeadView
-from mlbtc.codegen.loading import write_atomically
+from mlbtc.page import check_page_path, write_page
+from mlbtc.page.file import base_style
 from mlbtc.spec import AttentionSpec
 from mlbtc.training.errors import TrainingError
 from mlbtc.training.explained import ExplainedLayer, ExplainedRun
 from mlbtc.training.explained_charts import LEFT, RIGHT, WIDTH, ScoreChart, loss_chart, score_chart, score_text
 
-SUFFIXES = (".html", ".htm")
 LOSSES = {
     "icl": ("mean_error", "mean squared error", "prompts"),
     "lm": ("validation_loss", "nats per token", "windows"),
@@ -78,31 +78,14 @@ class CostSection:
     rows: tuple[tuple[str, str, str, str], ...]
 
 
-def check_page_path(path: Path) -> None:
-    """Check that a page can be written, before the work that is for nothing otherwise.
-
-    Raises:
-        TrainingError: the name does not end in .html, it is a folder, or there is no such folder.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise TrainingError(f"the name of a page ends in .html, found {str(path)!r}")
-    if path.is_dir():
-        raise TrainingError(f"cannot write {path}: it is a folder")
-    if not path.parent.is_dir():
-        raise TrainingError(f"cannot write {path}: there is no folder {path.parent}")
-
-
-def write_page(run: ExplainedRun, path: Path) -> None:
+def write_run_page(run: ExplainedRun, path: Path) -> None:
     """Write the page of a run, all of it or nothing.
 
     Raises:
-        TrainingError: the file cannot be written.
+        TrainingError: the name does not end in .html, or the file cannot be written.
     """
-    check_page_path(path)
-    try:
-        write_atomically(path, render_page(run))
-    except OSError as error:
-        raise TrainingError(f"cannot write {path}: {error.strerror or error}") from None
+    check_page_path(path, TrainingError)
+    write_page(path, render_page(run), TrainingError)
 
 
 def render_page(run: ExplainedRun) -> str:
@@ -110,6 +93,7 @@ def render_page(run: ExplainedRun) -> str:
     validation, unit, rows = LOSSES[run.config.task]
     colours = _colours(run.layers)
     return _template().render(
+        style=base_style(),
         name=run.folder.resolve().name,
         task=run.config.task,
         weights="of the finished run" if run.step is None else f"of the checkpoint of step {run.step:,}",

@@ -35,14 +35,16 @@ def explain_command(
     The model of a finished run is that of its table, else the newest checkpoint. All pairs of tokens are in memory, of
     one head after the other: where rows have too many, the first of them are explained.
     """
+    from mlbtc.page import check_page_path
+    from mlbtc.training import TrainingError
     from mlbtc.training.explained import explain_run
-    from mlbtc.training.explained_page import check_page_path, write_page
+    from mlbtc.training.explained_page import write_run_page
 
     page = output or run / "explained.html"
     if output is not None:
-        check_page_path(page)
+        check_page_path(page, TrainingError)
     explained = explain_run(run, rows=rows, seed=seed, data=data or (), device=device)
-    write_page(explained, page)
+    write_run_page(explained, page)
     count = len(explained.layers)
     layers = "1 layer" if count == 1 else f"{count} layers"
     typer.echo(f"wrote {page}: {layers}, loss {explained.loss:.4g} on {rows} rows of validation data")

@@ -6,8 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,9 +16,8 @@ from mlbtc.analysis.compare import compare
 from mlbtc.analysis.render import measures, notes, score_title
 from mlbtc.analysis.score import SPLIT_HEADER, split_rows
 from mlbtc.analysis.sweep import Sweep
-from mlbtc.codegen.loading import write_atomically
 from mlbtc.compiler import generate
-from mlbtc.errors import AnalysisError
+from mlbtc.page.file import asset, base_style
 from mlbtc.page.highlight import highlight
 from mlbtc.page.model import Model, build_model, settled, symbolic_rank
 from mlbtc.page.network import Network, draw
@@ -28,7 +25,6 @@ from mlbtc.page.rows import Row, Table, level_table, measure_rows, step_table
 from mlbtc.page.sliders import TOKENS_KEY, Slider, Spec, make_sliders, thin
 from mlbtc.spec import MLBTC
 
-SUFFIXES = (".html", ".htm")
 _MOST_RANKS = 144
 """Positions at which ranks are settled one by one where nobody gave a range."""
 _MOST_LINES_OPEN = 80
@@ -54,32 +50,6 @@ class Section:
     source: Markup
     source_lines: int
     source_open: bool
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write a page, all of it or nothing.
-
-    Raises:
-        AnalysisError: the file cannot be written.
-    """
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise AnalysisError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def check_page_path(path: Path) -> None:
-    """Check that a page can be written, before the work that is for nothing otherwise.
-
-    Raises:
-        AnalysisError: the name does not end in .html, or there is no such folder.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise AnalysisError(f"the name of a page ends in .html; found {str(path)!r}")
-    if path.is_dir():
-        raise AnalysisError(f"cannot write {path}: it is a folder")
-    if not path.parent.is_dir():
-        raise AnalysisError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def render_page(
@@ -115,8 +85,8 @@ def render_page(
         sliders=sliders,
         starts=", ".join(f"{slider.name} = {slider.start:,}" for slider in sliders),
         columns=COLUMNS[isinstance(specs[0], MLBTC)],
-        style=Markup(_text("page.css")),
-        script=Markup(script(models, sliders) + _text("page.js")),
+        style=base_style() + Markup(asset("page.css")),
+        script=Markup(script(models, sliders) + asset("page.js")),
     )
     return text
 
@@ -145,7 +115,7 @@ def script(models: Sequence[Model], sliders: Sequence[Slider]) -> str:
         forms = ",\n".join(f"[{_json(text)}, (v) => {code}]" for text, code in model.forms)
         parts.append(f"{{...{_json(model.data)},\nforms: [\n{forms}\n]}}")
     moved = [{"key": s.key, "name": s.name, "positions": s.positions, "start": s.start} for s in sliders]
-    return f"{_text('costs.js')}\nconst MODELS = [{', '.join(parts)}];\nconst SLIDERS = {_json(moved)};\n"
+    return f"{asset('costs.js')}\nconst MODELS = [{', '.join(parts)}];\nconst SLIDERS = {_json(moved)};\n"
 
 
 def _json(value: Any) -> str:
@@ -198,7 +168,3 @@ def _template() -> Any:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("page.html.jinja")
-
-
-def _text(name: str) -> str:
-    return (resources.files("mlbtc.page") / "templates" / name).read_text("utf-8")

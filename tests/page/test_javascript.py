@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlbtc import symbol
 from mlbtc.errors import AnalysisError
-from mlbtc.page.build import _text
+from mlbtc.page.file import asset
 from mlbtc.page.javascript import to_javascript
 from tests.page.engine import run
 
@@ -22,7 +22,7 @@ VALUES = {"D": 36, "E": 2**22, "new": 7}
 def computed(sizes: list[Any], values: dict[str, int] = VALUES) -> list[int | None]:
     forms = ", ".join(f"(v) => {to_javascript(size)}" for size in sizes)
     numbers = ", ".join(f"{name}: {value}n" for name, value in values.items())
-    code = f"{_text('costs.js')}\nconst RESULT = [{forms}].map((form) => attempt(() => form({{{numbers}}})));"
+    code = f"{asset('costs.js')}\nconst RESULT = [{forms}].map((form) => attempt(() => form({{{numbers}}})));"
     return [None if one is None else int(one) for one in run(code)]
 
 
@@ -93,7 +93,7 @@ def test_sums_with_fractions(pairs: list[tuple[Any, Any]], values: list[int]) ->
 def test_roots_of_large_numbers(pairs: list[tuple[int, int]]) -> None:
     whole = [(degree, (value >> 18 * degree) ** degree) for degree, value in pairs]
     calls = ", ".join(f"attempt(() => root({degree}n, {value}n))" for degree, value in [*whole, *pairs])
-    found = run(f"{_text('costs.js')}\nconst RESULT = [{calls}];")
+    found = run(f"{asset('costs.js')}\nconst RESULT = [{calls}];")
     for (degree, value), root in zip([*whole, *pairs], found, strict=True):
         assert root is None or int(root) ** degree == value
     assert None not in found[: len(whole)]

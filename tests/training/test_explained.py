@@ -21,7 +21,7 @@ from mlbtc.training import explained as module
 from mlbtc.training.checkpoints import load_weights, save_checkpoint, save_weights
 from mlbtc.training.explained import ExplainedRun, explain_run
 from mlbtc.training.explained_charts import LEFT, RIGHT, _axis, loss_chart, score_chart
-from mlbtc.training.explained_page import render_page, write_page
+from mlbtc.training.explained_page import render_page, write_run_page
 from mlbtc.training.runs import RunFolder, open_run
 from mlbtc.training.seeds import stream
 from mlbtc.training.tasks import forecasting, in_context_regression, language_model
@@ -373,7 +373,7 @@ def test_the_command(runs: dict[str, Path], tmp_path: Path, mlbtc: Command) -> N
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-o", "page.pdf"], "ends in .html, found 'page.pdf'"),
+        (["-o", "page.pdf"], "ends in .html; found 'page.pdf'"),
         (["-o", "nowhere/page.html"], "there is no folder nowhere"),
         (["-o", "."], "ends in .html"),
         (["--rows", "0"], "--rows takes 1 to"),
@@ -406,4 +406,4 @@ def test_no_run_is_one_message(mlbtc: Command, tmp_path: Path) -> None:
 def test_a_page_that_cannot_be_written(found: dict[str, ExplainedRun], tmp_path: Path) -> None:
     (tmp_path / "page.html").mkdir()
     with pytest.raises(TrainingError, match="it is a folder"):
-        write_page(found["icl"], tmp_path / "page.html")
+        write_run_page(found["icl"], tmp_path / "page.html")
