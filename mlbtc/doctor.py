@@ -9,6 +9,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +17,15 @@ from typing import Any, Literal
 import torch
 
 from mlbtc.attention import choose_backend, choose_decoder, mlr_attention
+from mlbtc.attention.kernels.native import missing
+from mlbtc.attention.triton import launch
 from mlbtc.codegen import cache_directory, native
 from mlbtc.codegen.matrix import build_kernel
 from mlbtc.codegen.targets import choose_target
+from mlbtc.codegen.triton.support import unsupported
 from mlbtc.compiler import compile
 from mlbtc.errors import MlbtcError
-from mlbtc.spec import MLBTC, families
+from mlbtc.spec import MLBTC, AttentionSpec, families
 
 State = Literal["ok", "optional", "lost", "broken"]
 
@@ -38,7 +42,7 @@ LOST_WITHOUT_COMPILER = (
 )
 
 _TOLERANCE = 1e-5
-_TOKENS, _RANKS = 1024, (48, 16)
+_TOKENS, _RANKS, _VALUES = 1024, (48, 16), 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +175,24 @@ def _choices() -> Iterator[Fact]:
 def _checks() -> Iterator[Fact]:
     if _refusal(cache_directory()):
         return
-    yield _checked("torch program", _torch_program, "broken", "please report this")
+    yield _checked("torch program", partial(_program, "torch"), "broken", "please report this")
     if native.compiler() is not None:
         advice = 'target "cpp" fails and "auto" falls back to the torch program; set CXX to another compiler'
         yield _checked("C++ kernel", _fresh_kernel, "lost", advice)
-    yield _checked("attention", _attention, "broken", "please report this")
+    yield _triton()
+    for backend in ("strips", "expanded"):
+        yield _checked(f"attention {backend}", partial(_attention, backend, "cpu"), "broken", "please report this")
+    fast = _fast_device()
+    for backend, device, reason in (
+        ("cpp", "cpu", missing(torch.float32)),
+        ("triton", fast, launch.missing(fast, torch.float32, _VALUES)),
+    ):
+        name = f"attention {backend}"
+        if reason:
+            yield Fact("checks", name, f"does not run here: {reason}", "optional")
+        else:
+            yield _checked(name, partial(_attention, backend, device), "lost", f"backend {backend!r} fails")
+    yield _checked("decoding", _decoding, "broken", "please report this")
 
 
 def _checked(name: str, check: Callable[[], tuple[float, str]], state: State, advice: str) -> Fact:
@@ -193,11 +210,12 @@ def _spec() -> MLBTC:
     return families.mlr((24, 20), [3, 2], [1, 2]).named("doctor")
 
 
-def _torch_program() -> tuple[float, str]:
-    module: Any = compile(_spec(), bias=True, dtype=torch.float32, device="cpu", target="torch")
+def _program(target: str, device: torch.device | str = "cpu") -> tuple[float, str]:
+    module: Any = compile(_spec(), bias=True, dtype=torch.float32, device=device, target=target)
+    exact: Any = compile(_spec(), bias=True, dtype=torch.float64, target="torch")
+    exact.load_state_dict(module.state_dict())
     x = torch.randn(7, 20)
-    exact = x.double() @ module.double().to_dense().mT.detach() + module.bias.detach()
-    return _distance(module.float()(x).detach(), exact), ""
+    return _distance(module(x.to(device)).detach(), x.double() @ exact.to_dense().mT.detach() + exact.bias.detach()), ""
 
 
 def _fresh_kernel() -> tuple[float, str]:
@@ -217,18 +235,52 @@ def _fresh_kernel() -> tuple[float, str]:
     return max(_distance(y, product.detach()), _distance(grad, to_x)), f"; {message}"
 
 
+def _triton() -> Fact:
+    """Compare the Triton kernels of a matrix on a GPU; without one nothing here can run them."""
+    name, device = "Triton kernel", torch.device(_fast_device())
+    reason = unsupported(device)
+    if reason is not None:
+        ahead = "; mlbtc doctor --kernels compiles them without a GPU" if _version("triton") else ""
+        return Fact("checks", name, f"does not run here: {reason}{ahead}", "optional")
+    advice = 'target "triton" fails; target="torch" runs on every device'
+    return _checked(name, partial(_program, "triton", device), "lost", advice)
+
+
+def _fast_device() -> str:
+    """Return where Triton kernels run: on a GPU, else on the CPU, if only in Triton's interpreter."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _shapes(spec: MLBTC) -> list[list[int]]:
     factors = [(level, n) for level in spec.levels for n in range(len(level.expression.factors))]
     return [[int(size) for size in level.factor_shape(n)] for level, n in factors]
 
 
-def _attention() -> tuple[float, str]:
-    query, key, value = (torch.randn(1, 2, 70, 12) for _ in range(3))
+def _attention(backend: str, device: str) -> tuple[float, str]:
+    """Compare a backend with the definition in float64, output and the gradient of the query."""
+    drawn = [torch.randn(1, 2, 70, size) for size in (12, 12, _VALUES)]
     levels = ((8, 4), (None, 16))
-    found = mlr_attention(query, key, value, *levels)
-    exact = mlr_attention(query.double(), key.double(), value.double(), *levels, backend="reference")
-    return _distance(found, exact), ""
+    query, key, value = (x.to(device).requires_grad_() for x in drawn)
+    found = mlr_attention(query, key, value, *levels, backend=backend)
+    weight = torch.randn_like(found)
+    (to_query,) = torch.autograd.grad(found, query, weight)
+    query, key, value = (x.double().requires_grad_() for x in drawn)
+    exact = mlr_attention(query, key, value, *levels, backend="reference")
+    (exactly,) = torch.autograd.grad(exact, query, weight.cpu().double())
+    return max(_distance(found.detach(), exact.detach()), _distance(to_query, exactly)), ""
+
+
+@torch.no_grad()
+def _decoding() -> tuple[float, str]:
+    """Compare tokens decoded one by one through the reduced cache with the whole sequence in float64."""
+    spec, device, tokens = AttentionSpec.mlr(width=32, heads=2, ranks=(12, 4), context=24), _fast_device(), 24
+    layer: Any = compile(spec, dtype=torch.float32, device=device)
+    exact: Any = compile(spec, dtype=torch.float64, device="cpu")
+    exact.load_state_dict(layer.state_dict())
+    x, cache = torch.randn(1, tokens, 32), layer.new_cache(1)
+    steps = [layer(x[:, first : first + 1].to(device), cache=cache) for first in range(tokens)]
+    return _distance(torch.cat(steps, dim=1), exact(x.double())), f"; by {cache.decoder().backend}"
 
 
 def _distance(found: torch.Tensor, exact: torch.Tensor) -> float:
-    return float((found.double() - exact).norm() / exact.norm())
+    return float((found.cpu().double() - exact).norm() / exact.norm())

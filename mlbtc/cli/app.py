@@ -59,7 +59,6 @@ app = typer.Typer(
     name="mlbtc",
     help=teach(HELP),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

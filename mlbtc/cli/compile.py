@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mlbtc.cli.options import load_with
+from mlbtc.cli.options import load_with, words
 from mlbtc.errors import CodegenError
 
 
@@ -21,13 +21,20 @@ def compile_command(
     target: Annotated[
         str,
         typer.Option(
-            help="torch (also auto), triton for kernels with the module, or cpp for the C++ kernel of a matrix."
+            help="torch (also auto), triton for kernels with the module, or cpp for the C++ kernel of a matrix.",
+            autocompletion=words("auto", "torch", "cpp", "triton"),
         ),
     ] = "auto",
     class_name: Annotated[
         str | None, typer.Option(help="The class to define; made of the spec's name by default.")
     ] = None,
-    init: Annotated[str, typer.Option(help="How a matrix draws its factors: dense, mup or spectral.")] = "dense",
+    init: Annotated[
+        str,
+        typer.Option(
+            help="How a matrix draws its factors: dense, mup or spectral.",
+            autocompletion=words("dense", "mup", "spectral"),
+        ),
+    ] = "dense",
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="A value for a symbol, as often as needed.", metavar="D=2048")
     ] = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable
 
 from mlbtc.errors import SpecError, nearest
 from mlbtc.spec import MLBTC, AttentionSpec, load
@@ -54,6 +55,12 @@ def teach(text: str | None) -> str:
     """Return a help text whose indented paragraphs keep their lines (click would join them)."""
     paragraphs = inspect.cleandoc(text or "").split("\n\n")
     return "\n\n".join(f"\b\n{part}" if part.startswith("    ") else part for part in paragraphs)
+
+
+def words(*known: str) -> Callable[[str], list[str]]:
+    """Return what completes an argument in a shell: the known words, and file names where none of them fits."""
+    # Typer finds what to pass by the name of the parameter.
+    return lambda incomplete: [word for word in known if word.startswith(incomplete)]
 
 
 def _parse(text: str) -> tuple[str, int]:

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mlbtc.cli.options import words
+
 INTERRUPTED = 130
 
 
@@ -21,7 +23,14 @@ class Scale(StrEnum):
 
 
 def reproduce_command(
-    experiment: Annotated[str, typer.Argument(help="icl, lm, forecast or mup.", metavar="EXPERIMENT")],
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            help="icl, lm, forecast or mup.",
+            metavar="EXPERIMENT",
+            autocompletion=words("icl", "lm", "forecast", "mup"),
+        ),
+    ],
     scale: Annotated[Scale, typer.Option(help="small: two cores, about an hour; paper: the full size, for a GPU.")] = (
         Scale.small
     ),

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mlbtc.cli.options import words
+
 
 class Together(StrEnum):
     """What several processes do."""
@@ -35,6 +37,7 @@ Attention = Annotated[
     typer.Option(
         help="standard, mlr, or an attention spec file (YAML); once for all layers, or once per layer.",
         metavar="standard|mlr|FILE.yaml",
+        autocompletion=words("standard", "mlr"),
     ),
 ]
 Mlp = Annotated[
@@ -43,6 +46,7 @@ Mlp = Annotated[
         help="dense (default), or the spec file of a matrix of shape [O, I] for both maps of an MLP; once for all "
         "layers, or once per layer.",
         metavar="dense|FILE.yaml",
+        autocompletion=words("dense"),
     ),
 ]
 Width = Annotated[int | None, typer.Option(help="Model width; of the spec file by default, else 32.")]

@@ -1,6 +1,8 @@
 """`mlbtc doctor`: usable with and without a compiler, one message where something essential is broken."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typer.testing import CliRunner
 from mlbtc import doctor
 from mlbtc.cli.app import app
 from mlbtc.doctor import Examination, Fact, examine
-from tests.cli.command import Command, Done, fresh
+from tests.cli.command import Command, Done, fresh, surroundings
 
 SECTIONS = ("versions", "machine", "compiler", "cache", "choices", "checks")
 
@@ -44,7 +46,8 @@ def test_without_a_compiler_it_is_usable_and_says_what_is_lost(tmp_path: Path) -
     assert f"target torch on cpu, float32: there is no C++ compiler: CXX={nowhere}" in found["choices matrix"]["value"]
     assert found["choices attention"]["value"].startswith("backend strips")
     assert "checks C++ kernel" not in found
-    for check in ("torch program", "attention"):
+    assert found["checks attention cpp"]["state"] == "optional"
+    for check in ("torch program", "attention strips", "attention expanded", "decoding"):
         assert found[f"checks {check}"]["state"] == "ok"
         assert "from float64" in found[f"checks {check}"]["value"]
 
@@ -104,10 +107,43 @@ class TestWithACompiler:
 
 
 def test_wrong_numbers_break(monkeypatch: pytest.MonkeyPatch, without_compiler: None, mlbtc: Command) -> None:
-    monkeypatch.setattr(doctor, "_torch_program", lambda: (float("nan"), ""))
+    monkeypatch.setattr(doctor, "_program", lambda *_: (float("nan"), ""))
     done = mlbtc("doctor")
     assert done.code == 2
     assert done.err == "mlbtc: wrong by nan against float64 (its results cannot be trusted)\n"
+
+
+@pytest.mark.parametrize("part", ["_attention", "_decoding"])
+def test_wrong_attention_breaks(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, part, lambda *_: (1e-3, ""))
+    broken = {fact.name for fact in Examination(tuple(doctor._checks())).broken}
+    assert broken >= ({"decoding"} if part == "_decoding" else {"attention strips", "attention expanded"})
+
+
+def test_checks_of_attention_see_a_wrong_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = doctor.mlr_attention
+
+    def scaled(query: torch.Tensor, *others: Any, backend: str) -> torch.Tensor:
+        return right(query if backend == "reference" else 1.001 * query, *others, backend=backend)
+
+    assert doctor._attention("strips", "cpu")[0] < 1e-6
+    monkeypatch.setattr(doctor, "mlr_attention", scaled)
+    assert doctor._attention("strips", "cpu")[0] > doctor._TOLERANCE
+
+
+def test_triton_kernels_are_checked_in_the_interpreter(tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    program = "from mlbtc import doctor; print(doctor._triton(), *doctor._attention('triton', 'cpu'))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=surroundings(TRITON_INTERPRET="1", MLBTC_CACHE=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "from float64', state='ok'" in done.stdout
+    assert float(done.stdout.split()[-1]) < 1e-5
 
 
 def test_optional_packages_say_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
