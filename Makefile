@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow fuzz lint bench docs docs-serve clean
+.PHONY: help setup demo test test-slow fuzz lint versions bench docs docs-serve clean
 
 help:  ## say what each target does
 	@echo "make TARGET, where TARGET is one of"
@@ -41,6 +41,14 @@ lint: $(STAMP)  ## ruff and mypy, as in CI
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p mlbtc
+
+VERSIONS_ARGS ?=
+
+versions: $(STAMP)  ## build the wheel and use it with the lowest and newest versions; VERSIONS_ARGS='--tests tests/cli' tests them
+	rm -rf build/dist
+	$(BIN)/python -m build --outdir build/dist . >/dev/null
+	.ci/versions lowest build/dist/mlbtc-*.whl $(VERSIONS_ARGS)
+	.ci/versions newest build/dist/mlbtc-*.whl $(VERSIONS_ARGS)
 
 bench: $(STAMP)  ## time linear layers and attention against their rivals
 	$(BIN)/mlbtc bench linear

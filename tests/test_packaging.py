@@ -1,6 +1,7 @@
 """The list of packages, the linked folders and what a bare import costs."""
 
 import os
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -166,3 +167,25 @@ class TestTheChecksCanFail:
 
     def test_import_that_is_not_light(self):
         assert "jinja2" in loaded_by("import jinja2")
+
+
+VERSIONS = runpy.run_path(str(ROOT / ".ci" / "versions"))
+
+
+def test_bounds_are_read_from_requirements() -> None:
+    found = VERSIONS["bounds"](["opt_einsum>=3.4", "torch>=2.6", "sympy>=1.13.3", "a[b]>=2.0; extra == 'c'", "fsspec"])
+    assert found == {"opt-einsum": "3.4", "torch": "2.6", "sympy": "1.13.3"}
+
+
+def test_the_lowest_versions_suit_torch_too() -> None:
+    of_torch = ["sympy>=1.13.3", "networkx>=2.5.1", "optree>=0.13.0; extra == 'optree'"]
+    assert VERSIONS["lowest"](["sympy>=1.13.1", "networkx>=3.2"], of_torch) == {"sympy": "1.13.3", "networkx": "3.2"}
+
+
+def test_versions_compare_as_numbers() -> None:
+    assert VERSIONS["lowest"](["a>=2.9"], ["a>=2.10.1"]) == {"a": "2.10.1"}
+
+
+def test_every_dependency_has_a_lowest_version() -> None:
+    declared = VERSIONS["declared"]()
+    assert len(VERSIONS["bounds"](declared)) == len(declared)
