@@ -35,7 +35,7 @@ from mlbtc.codegen.program import (
 )
 from mlbtc.codegen.runtime import times
 from mlbtc.errors import CodegenError
-from mlbtc.spec import permutation as runtime
+from mlbtc.spec.permutation import bit_reversal
 
 LINE = 120
 TOKENS_USED = re.compile(rf"^[^#]*\b{TOKENS_DIM}\b")
@@ -292,13 +292,8 @@ def needed_functions(programs: Sequence[Program]) -> tuple[str, ...]:
 
 def order_functions(orders: tuple[Order, ...]) -> list[str]:
     """Return the source of the functions that make the named permutations."""
-    named = [order.permutation for order in orders if isinstance(order.permutation, str)]
-    sources = []
-    if "bit_reversal" in named:
-        sources.append(inspect.getsource(runtime.bit_reversal))
-    if any(name.startswith("stride") for name in named):
-        sources.append(inspect.getsource(runtime.stride_order))
-    return [source.rstrip() for source in sources]
+    named = any(isinstance(order.permutation, str) for order in orders)
+    return [inspect.getsource(bit_reversal).rstrip()] if named else []
 
 
 def order_expression(order: Order) -> str:
@@ -306,8 +301,7 @@ def order_expression(order: Order) -> str:
     if isinstance(order.permutation, tuple):
         text = order.name.upper()
     else:
-        stride = runtime.stride_of(order.permutation)
-        text = f"bit_reversal({order.size})" if stride is None else f"stride_order({order.size}, {stride})"
+        text = f"bit_reversal({order.size})"
     return f"torch.argsort(torch.tensor({text}))" if order.inverse else f"torch.tensor({text})"
 
 

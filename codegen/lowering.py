@@ -36,7 +36,7 @@ from mlbtc.plan.build import LevelPlan, Plan
 from mlbtc.plan.step import HEADS, TOKENS, Operand, Step
 from mlbtc.spec.language import MLBTC
 from mlbtc.spec.level import Level
-from mlbtc.spec.permutation import Permutation
+from mlbtc.spec.permutation import Permutation, stride_of
 from mlbtc.spec.place import Place, ranges
 
 Groups = tuple[tuple[str, ...], ...]
@@ -206,10 +206,12 @@ class _Builder:
             live[step.result.name] = self.step(step, live, last)
         # With heads a row is a token of a head: what follows moves the entries of a row.
         row = tuple(i for i in plan.output if i in (TOKENS, HEADS))
-        groups = (self.solid(row), self.solid([i for i in plan.output if i not in row]))
-        result = self.arrange(live[plan.steps[-1].result.name], groups)
-        if level.rows is not None:
-            result = self.take(result, Order(f"{self.prefix}level{number}_rows", level.rows, rows[1] - rows[0], True))
+        column = self.solid([i for i in plan.output if i not in row])
+        turned = self.turned(column, level.rows)
+        result = self.arrange(live[plan.steps[-1].result.name], (self.solid(row), turned or column))
+        if level.rows is not None and turned is None:
+            order = Order(f"{self.prefix}level{number}_rows", level.rows, rows[1] - rows[0], True)
+            result = self.permute(result, order)
         if level.scale != 1:
             scaled = self.value(result.groups)
             self.current.append(Scale(scaled, result.name, level.scale))
@@ -247,15 +249,43 @@ class _Builder:
         self.parameters.append(found)
 
     def activation(self, number: int, level: Level | Around, plan: LevelPlan, columns: tuple[int, int]) -> Value:
-        x = self.value(((TOKENS,), self.solid(plan.activation.indices[1:])), "x")
+        names = self.solid(plan.activation.indices[1:])
+        turned = self.turned(names, level.columns)
+        x = self.value(((TOKENS,), turned or names), "x")
         if columns != (0, self.shape[1]):
             part = self.value(x.groups)
             self.current.append(Slice(part, x.name, *columns))
             x = part
-        if level.columns is not None:
-            size = columns[1] - columns[0]
-            x = self.take(x, Order(f"{self.prefix}level{number}_columns", level.columns, size, False))
+        if level.columns is not None and turned is None:
+            order = Order(f"{self.prefix}level{number}_columns", level.columns, columns[1] - columns[0], False)
+            x = self.permute(x, order)
         return x
+
+    def turned(self, names: tuple[str, ...], permutation: Permutation) -> tuple[str, ...] | None:
+        """Return the indices of an axis in the order of memory, where a stride only turns the first ones behind others.
+
+        `stride(b)` turns an axis of a level, (b, n / b), into (n / b, b) of the matrix. Where the first indices have b
+        entries, what is multiplied reads or writes them turned, and the permutation costs nothing. None where it needs
+        an instruction.
+        """
+        stride = stride_of(permutation) if isinstance(permutation, str) else None
+        if stride is None:
+            return None
+        cuts = (cut for cut in range(len(names) + 1) if math.prod(self.sizes[i] for i in names[:cut]) == stride)
+        cut = next(cuts, None)
+        return None if cut is None else (*names[cut:], *names[:cut])
+
+    def permute(self, source: Value, order: Order) -> Value:
+        """Permute an axis: turned by a stride that cuts an index, else gathered."""
+        stride = stride_of(order.permutation) if isinstance(order.permutation, str) else None
+        if stride is None:
+            return self.take(source, order)
+        # The columns of a level are read from (n / b, b), its rows are written there.
+        split = (stride, order.size // stride) if order.inverse else (order.size // stride, stride)
+        result = self.value(source.groups)
+        shape = (source.shape[0], *split)
+        self.current.append(Arrange(result, source.name, shape, (0, 2, 1), result.shape))
+        return result
 
     def take(self, source: Value, order: Order) -> Value:
         # y[rows[i]] = z[i] is a gather with the inverse order, x_level[j] = x[columns[j]] one with the order itself.

@@ -158,7 +158,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A stored gather order that realises one side of a permutation."""
+    """A stored gather order that realises one side of a permutation, a bit reversal or a list; a stride needs none."""
 
     name: str
     permutation: str | tuple[int, ...]

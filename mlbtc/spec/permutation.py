@@ -95,9 +95,7 @@ def positions(permutation: Permutation, size: int) -> tuple[int, ...] | None:
     return tuple(bit_reversal(size) if stride is None else stride_order(size, stride))
 
 
-# The two functions below are inlined into emitted files, so they use nothing but the language.
-
-
+# Inlined into emitted files, so it uses nothing but the language.
 def bit_reversal(size: int) -> list[int]:
     """Return for each position of an axis of 2^k entries the position with its k binary digits reversed."""
     digits = size.bit_length() - 1

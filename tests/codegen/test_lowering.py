@@ -15,6 +15,7 @@ from mlbtc.codegen.program import Add, Arrange, Expand, Instruction, Join, Matmu
 from mlbtc.errors import PlanError
 from mlbtc.graph import build_graph, check
 from mlbtc.plan import Plan, build_plan
+from mlbtc.spec.permutation import stride_order
 from tests.codegen.cases import CASES, Array, nested, reversed_bits, strided
 from tests.codegen.random_specs import Drawn, drawn_specs
 
@@ -184,13 +185,38 @@ def test_factors_are_stored_as_the_spec_writes_them() -> None:
 
 def test_permutations_are_stored_as_gathers() -> None:
     """`y[rows[i]] = z[i]` is a gather with the inverse of `rows`; `x[columns[j]]` is one with `columns` itself."""
-    program = program_of(MLBTC((4, 6), [Level(), Level(permutation=("bit_reversal", "stride(3)"))]))
+    program = program_of(MLBTC((4, 6), [Level(), Level(permutation=("bit_reversal", [2, 1, 0, 5, 4, 3]))]))
     assert [(o.name, o.permutation, o.size, o.inverse) for o in program.orders] == [
-        ("level1_columns", "stride(3)", 6, False),
+        ("level1_columns", (2, 1, 0, 5, 4, 3), 6, False),
         ("level1_rows", "bit_reversal", 4, True),
     ]
     takes = [step for step in instructions(program) if isinstance(step, Take)]
     assert [(t.source, t.order) for t in takes] == [("x", "self.level1_columns"), ("t5", "self.level1_rows")]
+
+
+def test_a_stride_between_indices_moves_nothing() -> None:
+    """What is multiplied reads and writes the turned axis; a Monarch matrix of two block diagonals is an example."""
+    turned = program_of(MLBTC((8, 6), [Level(blocks=2, permutation=("stride(2)", "stride(2)"))]))
+    plain = program_of(MLBTC((8, 6), [Level(blocks=2)]))
+    assert turned.orders == ()
+    assert [type(step) for step in instructions(turned)] == [type(step) for step in instructions(plain)]
+
+
+def test_a_stride_inside_an_index_is_one_transposition() -> None:
+    program = program_of(MLBTC((8, 6), [Level(blocks=2, permutation=("stride(4)", "stride(3)"))]))
+    assert program.orders == ()
+    moved = [s for s in instructions(program) if isinstance(s, Arrange) and s.permutation == (0, 2, 1) and s.merge]
+    assert [step.split for step in moved] == [("tokens", 2, 3), ("tokens", 4, 2)]
+
+
+@given(st.sampled_from([1, 2, 3, 4, 6, 12]), st.sampled_from([1, 2, 3, 4, 6, 8, 12, 24]), st.sampled_from([1, 2, 3, 4]))
+def test_strides_are_those_of_the_list(columns: int, rows: int, blocks: int) -> None:
+    def product(permutation: tuple[object, object]) -> Array:
+        program = program_of(MLBTC((24, 12), [Level(blocks=blocks, rank=2, permutation=permutation)]))
+        return Machine(program, factors_for(program), np.arange(36.0).reshape(3, 12)).result
+
+    listed = (stride_order(24, rows), stride_order(12, columns))
+    np.testing.assert_array_equal(product((f"stride({rows})", f"stride({columns})")), product(listed))
 
 
 def test_fan_in_counts_the_terms_of_a_sum() -> None:
