@@ -21,6 +21,9 @@ EVALUATIONS = 12
 RANKS = {"mlr-2-levels": (48, 16), "mlr-4-levels": (40, 16, 4, 4)}
 """Of a head of 64 features, as in the paper."""
 
+OWN_TOKEN = "own-token"
+"""Not of the paper: where it does as well, no attention can be told from another."""
+
 HEAD = {"small": 16, "paper": 64}
 PROTOCOLS = ("positions", "channels")
 """The paper's encoder, whose look-back is the horizon; and the strong one, whose look-back is that of DLinear."""
@@ -36,7 +39,7 @@ DAY = "repeat the last day"
 
 
 def experiment(scale: str, steps: int | None) -> Experiment:
-    """Return the grid: standard and MLR attention, and DLinear, at three horizons in two protocols."""
+    """Return the grid: standard and MLR attention, none, and DLinear, at three horizons in two protocols."""
     return Experiment(
         name="forecast",
         scale=scale,
@@ -99,7 +102,9 @@ def _extra(results: dict[str, Any]) -> dict[str, float]:
 def _attention(given: dict[str, Any], kind: str, head: int) -> dict[str, Any]:
     width, context = given["width"], given["context"]
     sizes = {"width": width, "heads": width // head, "context": context, "causal": False, "name": kind}
-    if kind == "standard":
+    if kind == OWN_TOKEN:
+        spec = AttentionSpec.sliding_window(**{key: size for key, size in sizes.items() if key != "causal"}, window=1)
+    elif kind == "standard":
         spec = AttentionSpec.standard(**sizes)
     else:
         spec = AttentionSpec.mlr(**sizes, ranks=tuple(rank * head // 64 for rank in RANKS[kind]))
@@ -119,6 +124,7 @@ def _variants(head: int, steps: int | None) -> tuple[Variant, ...]:
         "standard": "heads that see all of the look-back with all features",
         "mlr-2-levels": "3/4 of the features of a head for all pairs, 1/4 in halves (48|16 of 64)",
         "mlr-4-levels": "halving blocks with 40|16|4|4 of 64",
+        OWN_TOKEN: "a token sees only itself: what is left without attention",
     }
     of_attention = (Variant(name, text, partial(_attention, kind=name, head=head)) for name, text in about.items())
     rival = "linear maps of trend and remainder; no blocks, so 0 MACs of them"
@@ -142,6 +148,10 @@ def _claims_of_the_paper(protocol: str, where: str) -> tuple[Claim, ...]:
         claim("Two levels improve on standard attention at horizon 336.", "mlr-2-levels", "standard", 336),
         claim("Four levels fall behind standard attention at horizon 96.", "standard", "mlr-4-levels", 96),
         claim("Four levels improve on standard attention at horizon 336.", "mlr-4-levels", "standard", 336),
+        *(
+            claim(f"Without attention the error is greater at horizon {rows}.", "standard", OWN_TOKEN, rows)
+            for rows in (96, 336)
+        ),
     )
 
 

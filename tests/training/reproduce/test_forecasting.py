@@ -2,8 +2,10 @@ import io
 from dataclasses import replace
 
 import pytest
+import torch
 from rich.console import Console
 
+import mlbtc
 from mlbtc.training.reproduce import Plan, plan, reproduce
 from mlbtc.training.reproduce.forecasting import DAY, STRONG, gains
 from mlbtc.training.reproduce.grid import Setting
@@ -12,8 +14,20 @@ from tests.training.reproduce.made import outcome
 
 def test_ranks_are_those_of_the_paper_at_its_width(tmp_path):
     cells = plan("forecast", Plan("paper", seeds=1, data="synthetic")).cells(tmp_path)
-    ranks = {cell.variant: cell.config.resolved().specs[0].ranks for cell in cells if cell.variant != "dlinear"}
+    specs = {cell.variant: cell.config.resolved().specs[0] for cell in cells if cell.variant != "dlinear"}
+    assert specs.pop("own-token").window == 1
+    ranks = {variant: spec.ranks for variant, spec in specs.items()}
     assert ranks == {"standard": (64,), "mlr-2-levels": (48, 16), "mlr-4-levels": (40, 16, 4, 4)}
+
+
+def test_without_attention_a_token_has_no_influence_on_others(tmp_path):
+    cells = plan("forecast", Plan(seeds=1, data="synthetic", variants=("own-token",))).cells(tmp_path)
+    spec = cells[0].config.resolved().specs[0]
+    layer = mlbtc.compile(spec, dtype=torch.float64)
+    x = torch.randn(1, spec.context, spec.width, dtype=torch.float64)
+    changed = x.index_fill(1, torch.tensor([5]), 0.0)
+    moved = (layer(x) - layer(changed)).abs().amax(dim=(0, 2)) > 0
+    assert moved.tolist() == [position == 5 for position in range(spec.context)]
 
 
 @pytest.mark.parametrize("scale", ["small", "paper"])
