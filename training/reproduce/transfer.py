@@ -112,7 +112,12 @@ def _options(scale: str, steps: int | None) -> Options:
     sizes = dict(SIZES[scale])
     planned = steps or sizes["steps"]
     every = evaluation_interval(planned, 5)
-    more = {"steps": planned, "warmup": min(sizes["warmup"], planned // 2), "eval_every": every, "checkpoint_every": planned}
+    more = {
+        "steps": planned,
+        "warmup": min(sizes["warmup"], planned // 2),
+        "eval_every": every,
+        "checkpoint_every": planned,
+    }
     decay = {"decay_steps": planned} if "schedule" in sizes else {}
     return tuple((sizes | more | decay).items())
 
