@@ -8,7 +8,7 @@ import keyword
 import re
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import jinja2
@@ -108,6 +108,8 @@ def matrix_context(
     """
     functions = needed_functions([program])
     once, program = split_once(program) if chunk else ((), program)
+    fused = _with_bias(program)
+    program = fused or program
     parts = [*zip(comments, program.levels, strict=True)]
     parts += [("the rows of the levels together", program.assembly)] if program.assembly else []
     width = LINE - (4 if chunk else 0)
@@ -128,7 +130,16 @@ def matrix_context(
         stds=tuple(std_texts(drawn or program, init).items()),
         chunk=chunk,
         once=code_lines(once),
+        fused_bias=fused is not None,
     )
+
+
+def _with_bias(program: Program) -> Program | None:
+    """Return a program whose last product adds the bias, which saves a pass over the result; None where it cannot."""
+    last = program.levels[-1][-1] if program.levels[-1] else None
+    if len(program.levels) > 1 or program.assembly or not isinstance(last, Matmul) or last.batched:
+        return None
+    return replace(program, levels=((*program.levels[0][:-1], replace(last, biased=True)),))
 
 
 def check_class_name(name: str) -> str:
@@ -220,6 +231,8 @@ def code_lines(level: tuple[Instruction, ...], width: int = LINE) -> tuple[str, 
         parts = [f"{name} = {_expression(instruction)}"]
         if isinstance(instruction, Arrange) and len(parts[0]) > width - 8:
             parts = [f"{name} = {source}{call}" for source, call in _calls(instruction)]
+        if isinstance(instruction, Matmul) and len(parts[0]) > width - 8:
+            parts = [f"{name} = (", *_choice_lines(_expression(instruction), width), ")"]
         if isinstance(instruction, Join) and len(parts[0]) > width - 8:
             parts = [f"{name} = torch.cat(", *_joined_lines(instruction, width), ")"]
         # Behind the code where both fit into a line, else above it.
@@ -242,6 +255,9 @@ def _expression(instruction: Instruction) -> str:
             return _arrange(instruction)
         case Sum(source=source, dims=dims):
             return f"{source}.sum(dim={dims[0] if len(dims) == 1 else dims})"
+        case Matmul(left=left, right=right, biased=True):
+            added = f"torch.addmm(bias.to({left}.dtype), {left}, {right})"
+            return f"torch.mm({left}, {right}) if bias is None else {added}"
         case Matmul(left=left, right=right, batched=batched):
             return f"torch.{'bmm' if batched else 'mm'}({left}, {right})"
         case Times(left=left, right=right):
@@ -251,6 +267,14 @@ def _expression(instruction: Instruction) -> str:
         case Add(left=left, right=right):
             return f"{left} + {right}"
     raise AssertionError(f"unknown instruction {instruction!r}")
+
+
+def _choice_lines(text: str, width: int) -> list[str]:
+    """Return a long choice between two expressions, broken as a formatter would."""
+    if len(text) + 4 <= width - 8:
+        return [f"    {text}"]
+    first, condition, other = re.split(" (?=if |else )", text)
+    return [f"    {first}", f"    {condition}", f"    {other}"]
 
 
 def _joined(sources: tuple[str | int, ...]) -> list[str]:

@@ -93,12 +93,21 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Matmul:
-    """A matrix product, batched where the operands have three dimensions; an inner size of 1 sums nothing."""
+    """A matrix product, batched where the operands have three dimensions; an inner size of 1 sums nothing.
+
+    Attributes:
+        result: what it makes.
+        left: the first operand.
+        right: the second operand.
+        batched: whether both have a batch in front.
+        biased: whether it adds `bias`, if there is one, which has an entry per column.
+    """
 
     result: Value
     left: str
     right: str
     batched: bool
+    biased: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,33 @@ def test_operations_of_a_product(spec: MLBTC, expected: dict[str, int]) -> None:
     assert count(mlbtc.generate(spec)) == expected
 
 
+@pytest.mark.parametrize(
+    ("spec", "fused"),
+    [
+        (families.dense((3, 4)), True),
+        (families.low_rank((5, 7), 2), True),
+        (MLBTC((3, 4), [Level.einsum("j i -> i j")]), True),
+        (MLBTC((3, 4), [Level(scale=2)]), False),
+        (MLBTC((3, 4), [Level.einsum("i j -> i j", permutation=([1, 2, 0], None))]), False),
+        (families.low_rank_plus_diagonal((7, 7), 2), False),
+        (BTT, False),
+    ],
+    ids=lambda value: value.name if isinstance(value, MLBTC) else "",
+)
+def test_the_last_plain_product_adds_the_bias(spec: MLBTC, fused: bool) -> None:
+    source = mlbtc.generate(spec)
+    assert ("torch.addmm(" in source) == fused
+    assert ("y + self.bias" in source) != fused
+    module = mlbtc.compile(spec, bias=True, dtype=torch.float64, target="torch")
+    torch.nn.init.normal_(module.bias)
+    x = torch.randn(2, 3, spec.shape[1], dtype=torch.float64)
+    torch.testing.assert_close(module(x), x @ module.to_dense().T + module.bias)
+    module(x).sum().backward()
+    torch.testing.assert_close(module.bias.grad, torch.full_like(module.bias, 6))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert module.float()(x.float()).dtype == (torch.bfloat16 if fused or spec is BTT else module(x.float()).dtype)
+
+
 def test_parts_are_joined_and_not_padded() -> None:
     dense = families.dense((3, 4))
     beside, above, diagonal = (product_of(mlbtc.generate(f(dense, dense))) for f in STACKS)
