@@ -89,7 +89,8 @@ class SafeReader(FileSystemReader):
             if not isinstance(entry, TensorStorageMetadata):
                 raise pickle.UnpicklingError(f"{name} is no tensor")
         for place in (found.storage_data or {}).values():
-            if Path(place.relative_path).name != place.relative_path or place.transform_descriptors:
+            transformed = getattr(place, "transform_descriptors", None)  # torch 2.6 transforms nothing
+            if Path(place.relative_path).name != place.relative_path or transformed:
                 raise pickle.UnpicklingError(f"{place.relative_path} is no file of the checkpoint")
         if found.storage_meta is not None:
             found.storage_meta.load_id = self.load_id
