@@ -64,7 +64,7 @@ def judge_ratios(ratios: Sequence[float], bound: float, what: str) -> Verdict:
     if never:
         return Verdict(UNDECIDED, f"{what}: never reached by {never} of {_seeds(len(found))}", found)
     interval = ratio_interval(found)
-    reason = f"{what} is {interval}, {_seeds(len(found))}; claimed: below {bound:g}"
+    reason = f"{what} is {interval.shown(bound)}, {_seeds(len(found))}; claimed: below {bound:g}"
     return Verdict(_answer(interval, bound), reason, found)
 
 

@@ -53,8 +53,15 @@ class Interval:
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.mean:.3g}" if math.isnan(self.low) else f"{self.mean:.3g} ({self.low:.3g} to {self.high:.3g})"
+    def shown(self, bound: float) -> str:
+        """Return the interval with as many digits, 3 to 6, as tell its ends from each other and from a bound."""
+        ends = (self.mean,) if math.isnan(self.low) else (self.mean, self.low, self.high)
+        for digits in range(3, 7):
+            texts = [f"{end:.{digits}g}" for end in ends]
+            if len({*texts, f"{bound:.{digits}g}"}) > len(ends):
+                break
+        mean, *others = texts
+        return f"{mean} ({' to '.join(others)})" if others else mean
 
 
 def ratio_interval(ratios: Sequence[float]) -> Interval:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from mlbtc.training.reproduce.statistics import T_95, ratio_interval, summarise
+from mlbtc.training.reproduce.statistics import T_95, Interval, ratio_interval, summarise
 
 
 def tail(t, degrees, steps=20000):
@@ -26,9 +26,9 @@ def test_mean_and_spread():
     found = summarise([1.0, 2.0, 6.0])
     assert (found.mean, found.count) == (3.0, 3)
     assert found.spread == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
-    assert str(found) == "3 ± 2.6"
+    assert found.shown(1.0) == "3 ± 2.6"
     assert math.isnan(summarise([2.0]).spread)
-    assert str(summarise([2.0])) == "2"
+    assert summarise([2.0]).shown(1.0) == "2"
 
 
 def test_a_ratio_and_its_inverse_have_inverse_intervals():
@@ -51,4 +51,20 @@ def test_one_ratio_has_no_interval():
     assert found.mean == 0.25
     assert math.isnan(found.low)
     assert math.isnan(found.high)
-    assert str(found) == "0.25"
+    assert found.shown(1.0) == "0.25"
+
+
+@pytest.mark.parametrize(
+    ("interval", "bound", "text"),
+    [
+        (Interval(0.314159, 0.13, 0.75), 0.5, "0.314 (0.13 to 0.75)"),
+        (Interval(0.9973, 0.9951, 0.9994), 1.0, "0.997 (0.995 to 0.999)"),
+        (Interval(0.99973, 0.999511, 0.999964), 1.0, "0.99973 (0.99951 to 0.99996)"),
+        (Interval(1.0, 1.0, 1.0), 1.0, "1 (1 to 1)"),
+        (Interval(0.99973, math.nan, math.nan), 1.0, "0.9997"),
+        (Interval(0.25, math.nan, math.nan), 1.0, "0.25"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_digits_tell_the_ends_from_the_bound(interval, bound, text):
+    assert interval.shown(bound) == text
