@@ -26,9 +26,9 @@ def test_mean_and_spread():
     found = summarise([1.0, 2.0, 6.0])
     assert (found.mean, found.count) == (3.0, 3)
     assert found.spread == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
-    assert found.shown(1.0) == "3 ± 2.6"
+    assert str(found) == "3 ± 2.6"
     assert math.isnan(summarise([2.0]).spread)
-    assert summarise([2.0]).shown(1.0) == "2"
+    assert str(summarise([2.0])) == "2"
 
 
 def test_a_ratio_and_its_inverse_have_inverse_intervals():
