@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ class Block(nn.Module):
 
     # What compile returns; its class is emitted code.
     attention: Any
+    expansion: ClassVar = {"down": EXPANSION}  # read by mlbtc.mup.parameter_groups
 
     def __init__(self, spec: AttentionSpec, mlp: Mlp | None = None) -> None:
         super().__init__()

@@ -29,6 +29,9 @@ def parameter_groups(module: nn.Module, *, lr: float, base_width: int) -> list[d
       that stands in several places has the geometric mean.
     - Embeddings, norms, biases and all other vectors, and what a class names in its attribute `width_free`, have sums
       whose length does not depend on the width. They keep `lr` at any width.
+    - A dense map that a class names in its attribute `expansion`, as in `expansion = {"down": 4}`, has that many times
+      the width for inputs, and counts as having the width. muP leaves constants open; the paper has a quarter of the
+      rate for the second map of an MLP, which then learns too slowly at every rate that the other maps bear.
 
     A dense layer of `base_width` inputs has the rate `lr`, so `lr` is what was found to be best at that width. Initial
     values are the module's business: variance 1 / fan_in (`mlbtc.compile(..., init="mup")`), 0 for output projections
@@ -59,12 +62,15 @@ def parameter_groups(module: nn.Module, *, lr: float, base_width: int) -> list[d
 def _fans(module: nn.Module) -> Iterator[tuple[nn.Parameter, FanIn]]:
     """Yield every parameter once with its fan-in."""
     free = {id(p) for part in module.modules() for p in _width_free(part)}
+    expansion = dict(pair for part in module.modules() for pair in _expanded(part))
     seen: dict[int, tuple[str, FanIn]] = {}
     for path, part in module.named_modules():
         known = _known(part)
         for name, parameter in part.named_parameters(recurse=False):
             where = f"{path}.{name}" if path else name
             fan_in = None if parameter.dim() < 2 or id(parameter) in free else _fan_in(part, name, where, known)
+            if fan_in is not None:
+                fan_in /= expansion.get(id(parameter), 1)
             if id(parameter) not in seen:
                 seen[id(parameter)] = where, fan_in
                 if parameter.requires_grad:
@@ -86,6 +92,14 @@ def _width_free(part: nn.Module) -> Iterator[nn.Parameter]:
     for name in getattr(type(part), "width_free", ()):
         found = getattr(part, name)
         yield from found.parameters() if isinstance(found, nn.Module) else (found,)
+
+
+def _expanded(part: nn.Module) -> Iterator[tuple[int, int]]:
+    """Yield what a class declares: dense maps, by their weights, and how many times the width they have for inputs."""
+    for name, times in getattr(type(part), "expansion", {}).items():
+        found = getattr(part, name)
+        if isinstance(found, nn.Linear):
+            yield id(found.weight), times
 
 
 def _known(part: nn.Module) -> dict[str, float]:

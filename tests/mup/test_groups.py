@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -87,9 +89,28 @@ def test_scores_have_the_fan_in_of_their_own_product():
 def test_the_transformer():
     spec = AttentionSpec.mlr(D, 2, (24, 8), 16, qk_norm=True, scale="mup")
     found = fans(Transformer([spec], inputs=7, outputs=3, positions=16))
-    assert found.pop("blocks.0.down.weight") == pytest.approx(4 * D)
     free = {"read_in.weight", "positions", "norm.weight", *(name for name in found if "norm" in name)}
     assert found == {name: "free" if name in free else pytest.approx(D) for name in found}
+
+
+class Wide(nn.Module):
+    expansion: ClassVar = {"down": 4}
+
+    def __init__(self, down):
+        super().__init__()
+        self.down = down
+
+
+def test_an_expanded_map_counts_as_having_the_width():
+    assert fans(Wide(nn.Linear(4 * D, D, bias=False))) == {"down.weight": pytest.approx(D)}
+    spec = families.mlr((D, 4 * D), (2, 1), (1, 4))
+    assert fans(Wide(mlbtc.compile(spec))) == {f"down.{name}": fan for name, fan in fans(mlbtc.compile(spec)).items()}
+
+
+def test_all_dense_maps_of_a_block_have_the_rate_itself_at_the_base_width():
+    spec = AttentionSpec.standard(D, 2, 16, qk_norm=True, scale="mup")
+    model = Transformer([spec], inputs=7, outputs=3, positions=16)
+    assert {group["lr"] for group in parameter_groups(model, lr=0.01, base_width=D)} == {0.01}
 
 
 def test_at_the_base_width_dense_layers_have_the_rate_itself():
