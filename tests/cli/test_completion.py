@@ -49,7 +49,9 @@ def test_other_words_are_left_to_the_shell() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_for_a_shell(shell: str) -> None:
+def test_the_script_for_a_shell(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Typer asks which shell it was started from; under a test there may be none.
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     result = CliRunner().invoke(app, ["--show-completion", shell], prog_name="mlbtc")
     assert result.exit_code == 0
-    assert "_MLBTC_COMPLETE=complete" in result.stdout
+    assert f"_MLBTC_COMPLETE=complete_{shell}" in result.stdout
