@@ -212,6 +212,7 @@ def _spec() -> MLBTC:
 
 def _program(target: str, device: torch.device | str = "cpu") -> tuple[float, str]:
     module: Any = compile(_spec(), bias=True, dtype=torch.float32, device=device, target=target)
+    torch.nn.init.normal_(module.bias)
     exact: Any = compile(_spec(), bias=True, dtype=torch.float64, target="torch")
     exact.load_state_dict(module.state_dict())
     x = torch.randn(7, 20)
