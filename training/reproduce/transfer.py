@@ -191,4 +191,5 @@ def draw_rates(axes: Any, experiment: Experiment, outcomes: Sequence[Outcome], r
             label = f"{setting.name}, {recipe.label}"
             axes.plot(list(means), list(means.values()), recipe.line, color=f"C{number}", markersize=4, label=label)
     axes.set(xlabel="learning rate at the least width", ylabel=experiment.measure.quantity, xscale="log")
-    axes.legend(frameon=False, fontsize="small")
+    # Nine curves leave no room for a legend among them.
+    axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
