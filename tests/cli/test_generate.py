@@ -186,4 +186,4 @@ def test_a_spec_of_the_index_is_analysed_and_trained(mlbtc: Command, tmp_path: P
     assert (
         json.loads((tmp_path / "run" / "config.json").read_text())["config"]["attention"][0]["name"] == "mlr-2-levels"
     )
-    assert "it has no 'mlr-3-levels'" in mlbtc("train", "lm", "--attention", name.replace("2", "3")).err
+    assert "it has no 'mlr-3-levels'" in mlbtc("train", "lm", "--attention", name.replace("mlr-2", "mlr-3")).err
