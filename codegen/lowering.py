@@ -268,7 +268,7 @@ class _Builder:
         entries, what is multiplied reads or writes them turned, and the permutation costs nothing. None where it needs
         an instruction.
         """
-        stride = stride_of(permutation) if isinstance(permutation, str) else None
+        stride = stride_of(permutation)
         if stride is None:
             return None
         cuts = (cut for cut in range(len(names) + 1) if math.prod(self.sizes[i] for i in names[:cut]) == stride)
@@ -277,7 +277,7 @@ class _Builder:
 
     def permute(self, source: Value, order: Order) -> Value:
         """Permute an axis: turned by a stride that cuts an index, else gathered."""
-        stride = stride_of(order.permutation) if isinstance(order.permutation, str) else None
+        stride = stride_of(order.permutation)
         if stride is None:
             return self.take(source, order)
         # The columns of a level are read from (n / b, b), its rows are written there.

@@ -48,9 +48,9 @@ def as_permutation(value: object, side: str) -> Permutation:
     return positions
 
 
-def stride_of(permutation: str) -> int | None:
-    """Return b of `stride(b)`, or None for another name."""
-    match = _STRIDE.fullmatch(permutation)
+def stride_of(permutation: Permutation) -> int | None:
+    """Return b of `stride(b)`, or None for another permutation."""
+    match = _STRIDE.fullmatch(permutation) if isinstance(permutation, str) else None
     return int(match.group(1)) if match else None
 
 

@@ -27,7 +27,7 @@ WIDTHS = {"small": (64, 128, 256), "paper": (512, 768, 1024)}
 LEAST_RATE = {"small": 1e-3, "paper": 1.25e-4}
 RATES = {"small": 5, "paper": 7}
 SIZES: dict[str, dict[str, Any]] = {
-    # A rate that stays constant leaves a noise behind that is less in wider models: their best one moves up.
+    # The rate decays, so that final losses of different rates are not compared by the noise that each leaves behind.
     "small": {
         "layers": 2,
         "context": 64,
