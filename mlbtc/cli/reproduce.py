@@ -43,6 +43,10 @@ def reproduce_command(
         str | None, typer.Option(help="A file or folder, where the task takes one; as for mlbtc train.", metavar="PATH")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Runs at a time. By default one a core at small scale on a CPU, else one.", min=1),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder; runs/reproduce-EXPERIMENT-SCALE by default.")] = None,
     publish: Annotated[
         Path | None,
@@ -57,8 +61,8 @@ def reproduce_command(
 ) -> None:
     """Reproduce an experiment of the paper: variants of attention, several seeds, and a verdict for each claim.
 
-    Runs go one after the other, each into a folder of its own. The same command goes on where the last one stopped,
-    by Ctrl-C or worse. It writes report.md, runs.csv and figures: means and spreads over seeds, what was measured
+    Each run has a folder of its own. The same command goes on where the last one stopped, by Ctrl-C or worse.
+    It writes report.md, runs.csv and figures: means and spreads over seeds, what was measured
     against compute and time, and for each claim of the paper whether it holds, does not, or is not decidable.
 
         mlbtc reproduce icl --dry-run                     # what it would run, and for how long
@@ -70,15 +74,16 @@ def reproduce_command(
         mlbtc reproduce icl --out runs/icl-grid --report-only --publish docs/results/icl
     """
     from mlbtc.training.errors import Interrupted
-    from mlbtc.training.reproduce import Plan, plan, reproduce
+    from mlbtc.training.reproduce import Plan, choose_jobs, plan, reproduce, reproduce_in_jobs
     from mlbtc.training.reproduce.execute import make_schedule, report
     from mlbtc.training.reproduce.publish import publish as publish_runs
 
     names = tuple(name.strip() for name in (variants or "").split(",") if name.strip())
-    grid = plan(experiment, Plan(str(scale), seeds, steps, names, data, device))
+    options = Plan(str(scale), seeds, steps, names, data, device)
+    grid, jobs = plan(experiment, options), jobs or choose_jobs(options)
     folder = out or Path("runs") / f"reproduce-{experiment}-{scale}"
     if dry_run:
-        schedule = make_schedule(grid, folder, typer.echo)
+        schedule = make_schedule(grid, folder, typer.echo, jobs)
         for cell in schedule.cells:
             typer.echo(f"{cell}{'' if cell in schedule.waiting else ': finished'}")
         typer.echo(schedule)
@@ -86,11 +91,13 @@ def reproduce_command(
     # Without the places of files: the report is for others.
     given = {"seeds": seeds, "steps": steps, "variants": ",".join(names) or None, "device": device}
     given["data"] = data and Path(data).name
-    options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
-    command = shlex.join(["mlbtc", "reproduce", experiment, "--scale", str(scale), *options])
+    words_given = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    command = shlex.join(["mlbtc", "reproduce", experiment, "--scale", str(scale), *words_given])
     try:
         if report_only:
             made = report(grid, folder, command=command)
+        elif jobs > 1:
+            made = reproduce_in_jobs(experiment, options, folder, jobs=jobs, command=command, console=Console())
         else:
             made = reproduce(grid, folder, command=command, console=Console())
         if publish is not None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +33,30 @@ class Schedule:
         cells: all runs of the grid.
         waiting: those that are not finished.
         seconds: the estimate for each of `waiting`.
+        jobs: how many runs go at a time.
     """
 
     cells: tuple[Cell, ...]
     waiting: tuple[Cell, ...]
     seconds: tuple[float, ...]
+    jobs: int = 1
 
     def __str__(self) -> str:
         kept = len(self.cells) - len(self.waiting)
         done = f", {kept} of them finished" if kept else ""
-        return f"{len(self.cells)} runs{done}; about {spoken(sum(self.seconds))} to go on this machine"
+        return f"{len(self.cells)} runs{done}; about {spoken(sum(self.seconds) / self.jobs)} to go on this machine"
 
 
-def make_schedule(experiment: Experiment, out: Path, say: Callable[[str], None] = lambda line: None) -> Schedule:
+def make_schedule(
+    experiment: Experiment, out: Path, say: Callable[[str], None] = lambda line: None, jobs: int = 1
+) -> Schedule:
     """Look at what is finished in a folder, and time a few steps of each kind of run that is not.
 
     Args:
         experiment: the grid.
         out: its folder; need not exist.
         say: takes a line for each kind of run that was timed.
+        jobs: how many runs go at a time.
 
     Raises:
         TrainingError: a run in the folder was made with other options.
@@ -65,7 +71,7 @@ def make_schedule(experiment: Experiment, out: Path, say: Callable[[str], None] 
             known[kind] = measure(experiment, cell)
             say(f"{cell.setting}, {cell.kind}: {1e3 * known[kind].step:.1f} ms a step of {cell.config.steps:,}")
         seconds.append(known[kind].total(cell.config.steps, getattr(cell.config, experiment.measure.evaluates)))
-    return Schedule(cells, waiting, tuple(seconds))
+    return Schedule(cells, waiting, tuple(seconds), jobs)
 
 
 def reproduce(experiment: Experiment, out: Path, *, command: str, console: Console) -> Path:
@@ -86,14 +92,11 @@ def reproduce(experiment: Experiment, out: Path, *, command: str, console: Conso
         Interrupted: Ctrl-C or SIGTERM; what is there is reported, and the same call goes on.
         TrainingError: a run in the folder was made with other options, or an option is wrong.
     """
-
-    def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     schedule = make_schedule(experiment, out, say)
     say(str(schedule))
     try:
-        _run_all(experiment, schedule, say, console)
+        run_waiting(experiment, schedule, console)
     except Interrupted as stop:
         write_report(experiment, read_outcomes(experiment, schedule.cells), out, command)
         raise Interrupted(stop.step, out) from None
@@ -119,14 +122,20 @@ def report(experiment: Experiment, out: Path, *, command: str) -> Path:
     return write_report(experiment, read_outcomes(experiment, finished), out, command)
 
 
-def _run_all(experiment: Experiment, schedule: Schedule, say: Callable[[str], None], console: Console) -> None:
+def run_waiting(experiment: Experiment, schedule: Schedule, console: Console) -> None:
+    """Make the runs of a schedule that no other process has begun.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; the run under way has written a checkpoint.
+    """
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     spent = planned = 0.0
     first = len(schedule.cells) - len(schedule.waiting) + 1
     elsewhere = 0
     for number, cell in enumerate(schedule.waiting):
         # What runs took so far, over what was thought of them: another program may have the machine, too.
         factor = spent / planned if planned else 1.0
-        left = factor * sum(schedule.seconds[number:])
+        left = factor * sum(schedule.seconds[number:]) / schedule.jobs
         with _claimed(cell) as ours:
             if not ours:
                 elsewhere += 1
