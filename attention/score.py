@@ -125,8 +125,10 @@ class _SideEmitter:
     def emit(self) -> SideContext:
         """Return the method."""
         parts = [self.segment(number, segment) for number, segment in enumerate(self.plan.segments)]
+        if self.spec.joint_norm:
+            parts = self.normed_together(parts)
         counted = any(TOKENS_USED.search(line) for line in self.lines)
-        return SideContext(self.side, tuple(self.lines), counted, _returned(parts), tuple(self.norms))
+        return SideContext(self.side, tuple(self.lines), counted, _side_by_side("return", parts), tuple(self.norms))
 
     def segment(self, number: int, segment: Segment) -> str:
         """Emit a segment and return the expression of its features, (tokens, heads, features)."""
@@ -159,12 +161,34 @@ class _SideEmitter:
     def finished(self, number: int, segment: Segment, variable: str) -> str:
         """Return the expression that norms and scales a segment."""
         text = f"{variable}.reshape(-1, {self.spec.heads}, {segment.features})"
+        if self.spec.joint_norm:
+            return text
         if self.spec.qk_norm:
             name = f"{self.side}_norm{number}"
             self.norms.append((name, segment.features))
             text = f"self.{name}({text})"
         scale = self.scale(segment)
         return f"{scale}{text}"
+
+    def normed_together(self, parts: Sequence[str]) -> list[str]:
+        """Return the expressions of segments, those that factors made behind one norm."""
+        segments = self.plan.segments
+        made = [number for number, segment in enumerate(segments) if segment.side in ("both", self.side)]
+        if not made:
+            return list(parts)
+        name, width = f"{self.side}_norm", sum(segments[number].features for number in made)
+        self.norms.append((name, width))
+        self.lines += _side_by_side("features =", [parts[number] for number in made])
+        scales = [self.scale(segments[number]) for number in made]
+        if len(made) == len(segments) and not any(scales):
+            return [f"self.{name}(features)"]
+        self.lines.append(f"features = self.{name}(features)")
+        normed, start = list(parts), 0
+        for number, scale in zip(made, scales, strict=True):
+            stop = start + segments[number].features
+            normed[number] = f"{scale}features[..., {start}:{stop}]"
+            start = stop
+        return normed
 
     def scale(self, segment: Segment) -> str:
         """Return what multiplies a whole segment: behind the norm, which would undo it."""
@@ -228,9 +252,9 @@ def _capped(level: int, plan: LevelPlan) -> list[str]:
     return lines
 
 
-def _returned(parts: list[str]) -> tuple[str, ...]:
-    """Return the statement that returns features side by side, laid out as a formatter would."""
-    text = f"return {parts[0]}" if len(parts) == 1 else f"return torch.cat([{', '.join(parts)}], dim=-1)"
+def _side_by_side(start: str, parts: Sequence[str]) -> tuple[str, ...]:
+    """Return the statement that returns or names features side by side, laid out as a formatter would."""
+    text = f"{start} {parts[0]}" if len(parts) == 1 else f"{start} torch.cat([{', '.join(parts)}], dim=-1)"
     if len(text) + 8 <= LINE:
         return (text,)
-    return ("return torch.cat(", "    [", *(f"        {part}," for part in parts), "    ],", "    dim=-1,", ")")
+    return (f"{start} torch.cat(", "    [", *(f"        {part}," for part in parts), "    ],", "    dim=-1,", ")")

@@ -10,8 +10,10 @@ of a matrix are therefore chosen together, and a term may join features that ano
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mlbtc.errors import SpecError
 from mlbtc.graph import build_graph, check
 from mlbtc.graph.build import INPUT, OUTPUT, ContractionGraph
 from mlbtc.plan.build import LevelPlan
@@ -141,7 +143,20 @@ def plan_attention(spec: AttentionSpec) -> LayerPlan:
         terms = range(first, first + len(score.levels))
         parts.append(plan_score(contraction, spec.context, block, terms))
         first = terms.stop
+    if spec.qk_norm and not spec.joint_norm:
+        _check_norms([segment for part in parts for segment in part.segments])
     return LayerPlan(tuple(parts), spec.context)
+
+
+def _check_norms(segments: Sequence[Segment]) -> None:
+    """Refuse sets of features that a LayerNorm makes nothing of."""
+    for segment in segments:
+        if segment.features == 1:
+            raise SpecError(
+                f"level {segment.levels[0]} of the scores has one feature a head, and a LayerNorm of one feature is "
+                "always 0: give it a higher rank, or joint_norm: true for one norm of all features of a head",
+                "qk_norm",
+            )
 
 
 def plan_score(

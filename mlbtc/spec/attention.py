@@ -43,6 +43,8 @@ class AttentionSpec(Constructors):
             features by their number, those of standard attention and windows times 8 (paper, muP).
         divide_by_depth: whether the score of a pair is divided by the number of levels whose blocks hold both tokens.
         rms_cap: whether factors of scores are divided by max(1, RMS / s), s^2 = min(fan in, fan out) / fan in^2.
+        joint_norm: whether `qk_norm` takes all features that the factors of a head made as one vector, and not each
+            set of them by itself.
         rope: the base of the angles by which pairs of features inside a level are rotated, None for no rotation.
     """
 
@@ -62,6 +64,7 @@ class AttentionSpec(Constructors):
     scale: str
     divide_by_depth: bool
     rms_cap: bool
+    joint_norm: bool
     rope: float | None
     name: str = field(compare=False)
     origin: Origin | None = field(compare=False, repr=False)
@@ -105,6 +108,8 @@ class AttentionSpec(Constructors):
             layout.check_whole(window, "window", "window")
             if not causal:
                 raise SpecError("a sliding window holds a token and those before it: causal must be true", "causal")
+        if options.get("joint_norm") is True and not qk_norm:
+            raise SpecError("joint_norm says how qk_norm works: it needs qk_norm true", "joint_norm")
         matrix = None if score is None else layout.check_score(score, width)
         parts = () if groups is None else _check_groups(groups, width, heads, context, causal, qk_norm)
         values = (variant, width, heads, context, checked, blocks, causal, qk_norm, window, published, matrix)
@@ -174,6 +179,7 @@ class AttentionSpec(Constructors):
             "scale": "muP scale",
             "divide_by_depth": "scores divided by depth",
             "rms_cap": "factors capped",
+            "joint_norm": "one norm for a head",
             "rope": f"RoPE of base {self.rope or 0:g}",
         }
         return [texts[key] for key in self.options()]

@@ -20,11 +20,14 @@ TAKERS: dict[str, tuple[str, ...]] = {
     "scale": ("standard", "mlr", "bilinear", "mlbtc", "sliding_window", "global_sliding_window"),
     "divide_by_depth": ("mlr", "mlbtc"),
     "rms_cap": ("bilinear", "mlbtc"),
+    "joint_norm": ("bilinear", "mlbtc"),
     "rope": ("standard", "mlr", "sliding_window", "global_sliding_window"),
 }
 """The variants that take each option."""
 
-DEFAULTS: dict[str, Any] = {"scale": "standard", "divide_by_depth": False, "rms_cap": False, "rope": None}
+DEFAULTS: dict[str, Any] = {
+    "scale": "standard", "divide_by_depth": False, "rms_cap": False, "joint_norm": False, "rope": None,
+}  # fmt: skip
 """The options that a file leaves out where they have these values."""
 
 
@@ -34,6 +37,7 @@ class Options(TypedDict, total=False):
     scale: str
     divide_by_depth: bool
     rms_cap: bool
+    joint_norm: bool
     rope: bool | float | Mapping[str, float] | None
 
 
@@ -48,7 +52,7 @@ def check_options(variant: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if given["scale"] not in SCALES:
         hint = nearest(str(given["scale"]), SCALES)
         raise SpecError(f"scale must be standard or mup, found {shown(given['scale'])}; {hint}", "scale")
-    for key in ("divide_by_depth", "rms_cap"):
+    for key in ("divide_by_depth", "rms_cap", "joint_norm"):
         if not isinstance(given[key], bool):
             raise SpecError(f"{key} must be true or false, found {shown(given[key])}", key)
     checked["rope"] = check_rope(given["rope"])
@@ -62,6 +66,7 @@ _REFUSALS = {
     "scale": "the groups of a mixed layer have scales of their own",
     "divide_by_depth": "only several levels of blocks give pairs of tokens a depth",
     "rms_cap": "only the factors of scores that are specs are capped",
+    "joint_norm": "heads of projections have one norm anyway",
     "rope": "only features of query and key projections are rotated, as the features of a spec depend on how it is cut",
 }
 

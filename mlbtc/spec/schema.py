@@ -104,6 +104,7 @@ class AttentionEntry(GroupEntry):
     levels: list[BlockEntry] | None = None
     groups: list[GroupEntry] | None = None
     rms_cap: bool = False
+    joint_norm: bool = False
 
 
 class ScoreEntry(Entry):

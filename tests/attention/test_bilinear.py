@@ -51,26 +51,35 @@ class TestNormed(LayerConformance):
         "two-levels": AttentionSpec.mlbtc(
             N, 2, 20, [(20, families.low_rank((N, N), 3)), (5, families.mlr((N, N), (2, 1)))], qk_norm=True
         ),
-    }
+        "joint": AttentionSpec.bilinear(N, 2, 20, families.mlr((N, N), (1, 1)), qk_norm=True, joint_norm=True),
+        "joint-levels": AttentionSpec.mlbtc(
+            N, 2, 20, [(20, families.low_rank((N, N), 1)), (5, families.mlr((N, N), (2, 1)))],
+            qk_norm=True, joint_norm=True, scale="mup",
+        ),
+    }  # fmt: skip
 
     def expected(self, spec: AttentionSpec, layer: nn.Module, x: Tensor) -> Tensor:
-        """Return what low-rank terms compute, whose features of both sides are normalised one term after the other."""
-        weights, products, number = dict(layer.named_parameters()), [], 0
-        for score in spec.scores:
-            total = torch.zeros((), dtype=x.dtype)
-            for _ in score.levels:
-                sides = []
-                for factor, side in enumerate(("query", "key")):
-                    weight = weights[f"level{number}_factor{factor}"]  # (H, k, D / k, r)
-                    parts = x.unflatten(-1, weight.shape[1:3])
-                    features = torch.einsum("btki,hkir->bhtkr", parts, weight).flatten(-2)
-                    sides.append(normed(features, weights[f"{side}_norm{number}.weight"]))
-                total = total + sides[0] @ sides[1].mT
-                number += 1
-            products.append(total / math.sqrt(sum(count for _, count in sets_of(spec))))
+        """Return what low-rank terms compute, with the features of both sides normalised term by term or together."""
+        weights, counts = dict(layer.named_parameters()), [count for _, count in sets_of(spec)]
+        made = [
+            [self.features(weights[f"level{number}_factor{factor}"], x) for number in range(len(counts))]
+            for factor in range(2)
+        ]
+        for side, parts in zip(("query", "key"), made, strict=True):
+            if spec.joint_norm:
+                parts[:] = normed(torch.cat(parts, dim=-1), weights[f"{side}_norm.weight"]).split(counts, dim=-1)
+            else:
+                parts[:] = [normed(part, weights[f"{side}_norm{n}.weight"]) for n, part in enumerate(parts)]
+        divisors = [math.sqrt(sum(counts))] * len(counts) if spec.scale == "standard" else counts
+        terms = iter(q @ k.mT / divisor for q, k, divisor in zip(*made, divisors, strict=True))
+        products = [sum((next(terms) for _ in score.levels), torch.zeros((), dtype=x.dtype)) for score in spec.scores]
         value = torch.stack(project(weights, "value", x).chunk(spec.heads, dim=-1), dim=1)
         mixed = attend(spec, nested(spec, products), value)
         return project(weights, "output", torch.cat(list(mixed.unbind(1)), dim=-1))
+
+    def features(self, weight: Tensor, x: Tensor) -> Tensor:
+        """Return the features of blocks by weights (H, k, D / k, r), (B, H, T, k r)."""
+        return torch.einsum("btki,hkir->bhtkr", x.unflatten(-1, weight.shape[1:3]), weight).flatten(-2)
 
 
 SCORE = pytest.mark.parametrize("score", SCORES.values(), ids=SCORES.keys())
@@ -122,6 +131,35 @@ def test_the_norm_makes_features_of_one_size() -> None:
     keys = layer.key_features(5 * batch_of(spec, 4)[0])
     torch.testing.assert_close(keys.square().mean(-1), torch.ones(4, 2, dtype=torch.float64), rtol=1e-3, atol=1e-3)
     assert not [name for name, _ in layer.named_parameters() if name.startswith("query_norm")]
+
+
+def test_a_joint_norm_leaves_tokens_alone_that_stand_on_a_side() -> None:
+    """Of low rank + tensor train, one set has factors on both sides, the other the token itself on one."""
+    score = families.low_rank((N, N), 1) + families.btt((N, N), 1)
+    plain, joint = (
+        mlbtc.compile(AttentionSpec.bilinear(N, 2, 9, score, qk_norm=norm, joint_norm=norm), dtype=torch.float64)
+        for norm in (False, True)
+    )
+    plain.load_state_dict({name: w for name, w in joint.state_dict().items() if "norm" not in name})
+    x = batch_of(AttentionSpec.bilinear(N, 2, 9, score), 4)[0]
+    token = x[:, None].expand(-1, 2, -1)
+    for side in ("query", "key"):
+        features, found = (getattr(layer, f"{side}_features")(x) for layer in (plain, joint))
+        where = [n for n in range(features.shape[-1] - N + 1) if torch.equal(features[..., n : n + N], token)]
+        made = torch.ones(features.shape[-1], dtype=torch.bool)
+        for start in where:
+            made[start : start + N] = False
+        assert torch.equal(found[..., ~made], features[..., ~made])
+        expected = normed(features[..., made], torch.ones(int(made.sum()), dtype=torch.float64))
+        torch.testing.assert_close(found[..., made], expected, rtol=1e-9, atol=1e-9)
+        assert sum(w.numel() for name, w in joint.named_parameters() if name.startswith(f"{side}_n")) == int(made.sum())
+
+
+def test_a_norm_of_one_feature_is_refused() -> None:
+    spec = AttentionSpec.bilinear(N, 2, 9, families.mlr((N, N), (1, 2)), qk_norm=True)
+    with pytest.raises(SpecError, match=r"one feature.*always 0.*joint_norm") as error:
+        mlbtc.compile(spec)
+    assert error.value.key == "qk_norm"
 
 
 # Costs

@@ -17,7 +17,7 @@ EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples" / "specs").g
 KEYS = [
     "shape", "levels", "symbols", "name", "blocks", "rank", "scale", "einsum", "sizes", "family", "permutation",
     "rows", "columns", "attention", "variant", "width", "heads", "context", "ranks", "block_sizes", "causal",
-    "qk_norm", "window", "published", "score", "groups", "block_size", "rope", "base", "rms_cap",
+    "qk_norm", "window", "published", "score", "groups", "block_size", "rope", "base", "rms_cap", "joint_norm",
     "divide_by_depth", "at", "factors", "a_shape", "b_shape", "n", "rnak", "<<", "", "Blocks",
     "é", "__class__", "origin",
 ]  # fmt: skip

@@ -202,6 +202,9 @@ def attention_file(rng: Random) -> Entry:
         entry["causal"] = rng.random() < 0.7
     if rng.random() < 0.3 and variant != "mixed":
         entry["qk_norm"] = rng.random() < 0.7
+        if variant in ("bilinear", "mlbtc") and entry["qk_norm"]:
+            # Else a set of one feature is refused.
+            entry["joint_norm"] = True
     return {"attention": entry}
 
 

@@ -61,12 +61,14 @@ class Variant:
         about: what it is, in a few words.
         options: of the config of a run, given those of all runs and of the setting.
         like: the name of a variant whose runs take as long, so that timing one of them does; itself by default.
+        seeds: how many at most, where that is less than those of the experiment; None for all.
     """
 
     name: str
     about: str
     options: Callable[[dict[str, Any]], dict[str, Any]]
     like: str = ""
+    seeds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,13 @@ class Setting:
         name: for folders and tables.
         options: of the config of a run.
         seeds: how many at most, where that is less than those of the experiment; None for all.
+        variants: the names of those compared; () for all.
     """
 
     name: str
     options: Options
     seeds: int | None = None
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,9 @@ class Experiment:
 
     def _of_seed(self, out: Path, setting: Setting, seed: int) -> Iterator[Cell]:
         for variant in self.variants:
+            unasked = setting.variants and variant.name not in setting.variants
+            if unasked or (variant.seeds is not None and seed >= variant.seeds):
+                continue
             folder = out / "runs" / setting.name / variant.name / f"seed-{seed}"
             given = self.planned | dict(setting.options)
             options = given | variant.options(given) | {"seed": seed, "out": folder}
