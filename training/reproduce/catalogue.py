@@ -26,7 +26,7 @@ class Plan:
 
     Attributes:
         scale: "small" for two cores and about an hour, "paper" for a GPU.
-        seeds: how many, from 0.
+        seeds: how many of each variant, from 0.
         steps: of each run; warm-up, curriculum and evaluations follow.
         variants: names of those to run.
         data: a file or folder, for the tasks that take one.
@@ -58,17 +58,19 @@ def plan(name: str, options: Plan = Plan()) -> Experiment:
     return replace(
         experiment,
         seeds=options.seeds or experiment.seeds,
-        variants=_chosen(experiment, options.variants),
+        variants=_chosen(experiment, options.variants, options.seeds),
         options=(*experiment.options, *_given(experiment, options)),
     )
 
 
-def _chosen(experiment: Experiment, names: tuple[str, ...]) -> Any:
+def _chosen(experiment: Experiment, names: tuple[str, ...], seeds: int | None) -> Any:
     known = [variant.name for variant in experiment.variants]
     for name in names:
         if name not in known:
             raise TrainingError(f"--variants {name}: {experiment.name} has {', '.join(known)}; {nearest(name, known)}")
-    return tuple(variant for variant in experiment.variants if not names or variant.name in names)
+    chosen = (variant for variant in experiment.variants if not names or variant.name in names)
+    # Who asks for a number of seeds means it of every variant.
+    return tuple(variant if seeds is None else replace(variant, seeds=None) for variant in chosen)
 
 
 def _given(experiment: Experiment, options: Plan) -> Any:

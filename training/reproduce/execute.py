@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -98,13 +98,13 @@ def reproduce(experiment: Experiment, out: Path, *, command: str, console: Conso
     try:
         run_waiting(experiment, schedule, console)
     except Interrupted as stop:
-        write_report(experiment, read_outcomes(experiment, schedule.cells), out, command)
+        report(experiment, out, command=command)
         raise Interrupted(stop.step, out) from None
-    return write_report(experiment, read_outcomes(experiment, schedule.cells), out, command)
+    return report(experiment, out, command=command)
 
 
 def report(experiment: Experiment, out: Path, *, command: str) -> Path:
-    """Report the runs of a grid that are finished, and make none.
+    """Report the runs of a grid that are finished, those of further seeds too, and make none.
 
     Args:
         experiment: the grid.
@@ -117,9 +117,9 @@ def report(experiment: Experiment, out: Path, *, command: str) -> Path:
     Raises:
         TrainingError: a run in the folder was made with other options.
     """
-    cells = experiment.cells(out)
+    cells = experiment.cells_to_report(out)
     finished = tuple(cell for cell in cells if is_finished(experiment, cell))
-    return write_report(experiment, read_outcomes(experiment, finished), out, command)
+    return write_report(experiment, tuple(read_outcome(experiment, cell) for cell in finished), out, command)
 
 
 def run_waiting(experiment: Experiment, schedule: Schedule, console: Console) -> None:
@@ -207,11 +207,6 @@ def _plain(config: Any) -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) < 60 else text[:57] + "..."
-
-
-def read_outcomes(experiment: Experiment, cells: Sequence[Cell]) -> tuple[Outcome, ...]:
-    """Return the outcomes of the runs that are finished."""
-    return tuple(read_outcome(experiment, cell) for cell in cells if RunFolder(cell.config.out).results.is_file())
 
 
 def read_outcome(experiment: Experiment, cell: Cell) -> Outcome:

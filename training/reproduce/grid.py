@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from mlbtc.training.config import RunConfig
 from mlbtc.training.report import Result
 from mlbtc.training.reproduce.claims import Claim
 from mlbtc.training.reproduce.outcome import Outcome
+from mlbtc.training.runs import RunFolder
 
 Options = tuple[tuple[str, Any], ...]
 
@@ -151,25 +153,42 @@ class Experiment:
         """Return the runs, those of one seed together, so that what is there early has a bit of everything."""
         return tuple(self._cells(out))
 
+    def cells_to_report(self, out: Path) -> tuple[Cell, ...]:
+        """Return the runs, and those of further seeds that a folder has results of."""
+        return (*self.cells(out), *self._further(out))
+
     def _cells(self, out: Path) -> Iterator[Cell]:
         # A setting that is there for the trend waits for those that claims are about.
         whole = [setting for setting in self.settings if setting.seeds is None]
         for settings in (whole, [setting for setting in self.settings if setting.seeds is not None]):
             for seed in range(self.seeds):
-                for setting in settings:
-                    if seed < (self.seeds if setting.seeds is None else setting.seeds):
-                        yield from self._of_seed(out, setting, seed)
+                for setting, variant in self._compared(settings):
+                    if seed < self._count(setting, variant):
+                        yield self._cell(out, setting, variant, seed)
 
-    def _of_seed(self, out: Path, setting: Setting, seed: int) -> Iterator[Cell]:
-        for variant in self.variants:
-            unasked = setting.variants and variant.name not in setting.variants
-            if unasked or (variant.seeds is not None and seed >= variant.seeds):
-                continue
-            folder = out / "runs" / setting.name / variant.name / f"seed-{seed}"
-            given = self.planned | dict(setting.options)
-            options = given | variant.options(given) | {"seed": seed, "out": folder}
-            config = self.task.Config.make(**options)
-            yield Cell(setting.name, variant.name, seed, config, variant.like or variant.name)
+    def _further(self, out: Path) -> Iterator[Cell]:
+        for setting, variant in self._compared(self.settings):
+            for seed in itertools.count(self._count(setting, variant)):
+                cell = self._cell(out, setting, variant, seed)
+                if not RunFolder(cell.config.out).results.is_file():
+                    break
+                yield cell
+
+    def _compared(self, settings: Iterable[Setting]) -> Iterator[tuple[Setting, Variant]]:
+        for setting in settings:
+            for variant in self.variants:
+                if not setting.variants or variant.name in setting.variants:
+                    yield setting, variant
+
+    def _count(self, setting: Setting, variant: Variant) -> int:
+        return min(seeds for seeds in (self.seeds, setting.seeds, variant.seeds) if seeds is not None)
+
+    def _cell(self, out: Path, setting: Setting, variant: Variant, seed: int) -> Cell:
+        folder = out / "runs" / setting.name / variant.name / f"seed-{seed}"
+        given = self.planned | dict(setting.options)
+        options = given | variant.options(given) | {"seed": seed, "out": folder}
+        config = self.task.Config.make(**options)
+        return Cell(setting.name, variant.name, seed, config, variant.like or variant.name)
 
 
 def evaluation_interval(steps: int, most: int) -> int:

@@ -32,14 +32,14 @@ def publish(experiment: Experiment, out: Path, target: Path, command: str) -> Pa
     Raises:
         TrainingError: a run in either folder was made with other options.
     """
-    for made, kept in zip(experiment.cells(out), experiment.cells(target), strict=True):
+    for made in experiment.cells_to_report(out):
         if RunFolder(made.config.out).results.is_file():
-            _copy(experiment, made, kept)
+            _copy(experiment, made, RunFolder(target / Path(made.config.out).relative_to(out)))
     return report(experiment, target, command=command)
 
 
-def _copy(experiment: Experiment, made: Cell, kept: Cell) -> None:
-    source, copy = RunFolder(made.config.out), RunFolder(kept.config.out)
+def _copy(experiment: Experiment, made: Cell, copy: RunFolder) -> None:
+    source = RunFolder(made.config.out)
     copy.root.mkdir(parents=True, exist_ok=True)
     rows = read_metrics(source.metrics)
     evaluated = [row for row in rows if experiment.measure.value(row) is not None]

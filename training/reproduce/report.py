@@ -69,10 +69,14 @@ def verdict_lines(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[s
 
 def report_text(experiment: Experiment, outcomes: Sequence[Outcome], figures: Sequence[Path], command: str) -> str:
     """Return the report, Markdown."""
-    planned = len(experiment.cells(Path()))
+    planned = {(cell.setting, cell.variant, cell.seed) for cell in experiment.cells(Path())}
+    missing = planned - {(one.setting, one.variant, one.seed) for one in outcomes}
     lines = [f"# {experiment.name}, scale {experiment.scale}", "", experiment.about, ""]
-    if len(outcomes) < planned:
-        lines += [f"**So far {len(outcomes)} of {planned} runs are finished; the same command goes on.**", ""]
+    if missing:
+        lines += [
+            f"**So far {len(planned) - len(missing)} of {len(planned)} runs are finished; the same command goes on.**",
+            "",
+        ]
     lines += ["## Claims", "", *verdict_lines(experiment, outcomes), "", _HOW_JUDGED, "", "## Results", ""]
     for setting in (one for one in experiment.settings if any(run.setting == one.name for run in outcomes)):
         lines += [f"### {setting.name}", "", results_table(experiment, outcomes, setting.name).to_markdown(), ""]
@@ -95,8 +99,10 @@ _WHAT_COUNTS = (
 
 def _made(experiment: Experiment, outcomes: Sequence[Outcome], command: str) -> list[str]:
     versions = sorted({outcome.versions for outcome in outcomes})
-    lines = [f"    {command}", "", f"Seeds 0 to {experiment.seeds - 1}."] if experiment.seeds > 1 else []
-    lines = lines or [f"    {command}", "", "Seed 0."]
+    most = max((one.seed for one in outcomes), default=experiment.seeds - 1)
+    lines = [f"    {command}", "", f"Seeds 0 to {most}, of each variant as many as its table says."]
+    if most >= experiment.seeds:
+        lines.append("Further seeds came by `--seeds` and `--variants` in the same folder.")
     machine = f"{cpu_model()}, {os.cpu_count()} logical CPUs"
     if torch.cuda.is_available():
         machine += f", {torch.cuda.get_device_name()}"

@@ -40,7 +40,7 @@ def test_a_grid_leaves_runs_a_table_figures_and_a_report(whole):
     report, table = (whole / "report.md").read_text(), (whole / "runs.csv").read_text().splitlines()
     assert len(table) == 1 + 2 * 2
     assert "mlbtc reproduce icl" in report
-    assert "Seeds 0 to 1." in report
+    assert "Seeds 0 to 1, of each" in report
     assert "So far" not in report
     assert str(whole) not in report
     pytest.importorskip("matplotlib")
@@ -185,3 +185,21 @@ def test_a_few_steps_are_timed(tmp_path):
 def test_the_estimate_of_a_run():
     assert Estimate(step=0.1, evaluation=2.0, around=3.0).total(steps=100, every=30) == pytest.approx(3 + 10 + 3 * 2)
     assert [spoken(seconds) for seconds in (12.3, 600, 7200)] == ["12 s", "10 min", "2.0 h"]
+
+
+def test_a_report_counts_further_seeds_of_some_variants(whole, tmp_path):
+    out = tmp_path / "grid"
+    shutil.copytree(whole, out)
+    report = make(small(seeds=1, names=NAMES), out)
+    table = report.with_name("runs.csv").read_text()
+    assert table.count("\n") == 1 + 2 * 2
+    assert (
+        "Seeds 0 to 1, of each variant as many as its table says.\nFurther seeds came by `--seeds`"
+        in report.read_text()
+    )
+    assert "So far" not in report.read_text()
+    published = publish(small(seeds=1, names=NAMES), out, tmp_path / "kept", "x")
+    assert published.with_name("runs.csv").read_text() == table
+    # One that is not finished does not count, nor what is behind it.
+    (out / "runs" / "d8-width32" / "standard" / "seed-1" / "results.json").unlink()
+    assert make(small(seeds=1, names=NAMES), out).with_name("runs.csv").read_text().count("\n") == 1 + 3

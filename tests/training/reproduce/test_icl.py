@@ -54,3 +54,8 @@ def test_variants_and_settings_for_the_reason_have_fewer_runs(tmp_path):
 def test_evaluations_end_with_the_run(steps, every):
     # 1009 is a prime: nothing near divides it.
     assert evaluation_interval(steps, 100) == every
+
+
+def test_seeds_that_are_asked_for_are_those_of_every_variant(tmp_path):
+    cells = Counter(cell.variant for cell in plan("icl", Plan(seeds=4)).cells(tmp_path) if "d8" in cell.setting)
+    assert set(cells.values()) == {4}
