@@ -14,8 +14,8 @@ from mlbtc.benchmarks import peers
 from mlbtc.benchmarks.cases import Contest, Way, check_size, modes
 from mlbtc.benchmarks.oracles import linear_results, mlp_results
 from mlbtc.benchmarks.runner import BenchmarkError, Case
+from mlbtc.codegen.modules import by_rule
 from mlbtc.codegen.native import compiler
-from mlbtc.codegen.targets import choose_target
 from mlbtc.compiler import compile as compile_spec
 from mlbtc.errors import nearest
 from mlbtc.spec import MLBTC, families
@@ -124,9 +124,9 @@ def _cases(width: int, tokens: int, threads: int | None, sizes: Sizes) -> list[C
 
 def claims(spec: MLBTC, tokens: int) -> tuple[tuple[str, str], ...]:
     """Return what is claimed of what "auto" compiles: no slower than einsum, nor than nn.Linear for few tokens."""
-    target, _ = choose_target("auto", torch.device("cpu"), torch.float32, spec)
+    candidate, _, _ = by_rule(spec.bind_defaults(), torch.device("cpu"), torch.float32, tokens, "auto")
     rivals = (EINSUM, DENSE) if tokens <= FEW_TOKENS else (EINSUM,)
-    return tuple((f"mlbtc {target}", rival) for rival in rivals)
+    return tuple((f"mlbtc {candidate.target}", rival) for rival in rivals)
 
 
 # Candidates -----------------------------------------------------------------------------------------------------------

@@ -6,8 +6,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
-from mlbtc.codegen.costs import NEAR_BYTES, NUMBER_BYTES, Work, largest_temporary, product_work, program_work, seconds
-from mlbtc.codegen.matrix import matrix_program
+from mlbtc.codegen.costs import (
+    KERNEL_TOKENS,
+    NEAR_BYTES,
+    NUMBER_BYTES,
+    Work,
+    kernel_seconds,
+    largest_temporary,
+    product_work,
+    program_work,
+    seconds,
+)
+from mlbtc.codegen.matrix import build_kernel, matrix_program
 from mlbtc.codegen.nested import is_nested
 from mlbtc.codegen.program import Program
 from mlbtc.codegen.tuning import Candidate
@@ -76,6 +86,21 @@ def candidate_work(spec: MLBTC, candidate: Candidate, tokens: int) -> Work:
         return program_work(program, tokens, candidate.chunk)
     rows, columns = program.shape
     return program_work(program, columns, candidate.chunk) + product_work(tokens, columns, rows)
+
+
+@lru_cache(maxsize=1024)
+def few_tokens(spec: MLBTC) -> int:
+    """Return up to how many tokens the plain torch program should be faster than the C++ kernel, 0 for none.
+
+    A kernel fills its registers with tokens, so that one costs as much as a tile of them.
+
+    Args:
+        spec: without open symbols.
+    """
+    plain, macs = Candidate("torch"), build_kernel(spec).macs
+    counts = [1 << power for power in range(KERNEL_TOKENS.bit_length())]
+    faster = [n for n in counts if seconds(candidate_work(spec, plain, n)) < kernel_seconds(macs, n)]
+    return max(faster, default=0)
 
 
 @lru_cache(maxsize=1024)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mlbtc.codegen.costs import KERNEL_TOKENS
 from mlbtc.codegen.initial import check_init
-from mlbtc.codegen.layouts import cheapest
+from mlbtc.codegen.layouts import cheapest, few_tokens
 from mlbtc.codegen.loading import load_class, load_source
 from mlbtc.codegen.matrix import build_kernel, check_tokens, generate_kernels, matrix_source
 from mlbtc.codegen.operator import register
@@ -33,12 +34,14 @@ class Recipe:
         candidate: how it runs.
         optional: whether the torch program stands in for a kernel that cannot be built.
         init: the rule for initial values.
+        few: up to how many float32 tokens the torch program runs although there is a C++ kernel.
     """
 
     spec: MLBTC
     candidate: Candidate
     optional: bool
     init: str = "dense"
+    few: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +74,42 @@ def choose(
     check_init(init)
     bound = spec.bind_defaults()
     place, kind = torch.device(device or torch.get_default_device()), dtype or torch.get_default_dtype()
-    candidate, reason = _candidate(bound, place, kind, tokens, target)
-    return Choice(Recipe(bound, candidate, target == "auto", init), reason, place, kind)
+    candidate, reason, few = _candidate(bound, place, kind, tokens, target)
+    return Choice(Recipe(bound, candidate, target == "auto", init, few), reason, place, kind)
 
 
 def _candidate(
     spec: MLBTC, device: torch.device, dtype: torch.dtype, tokens: int | None, target: str
-) -> tuple[Candidate, str]:
+) -> tuple[Candidate, str, int]:
     tuned = recall(spec, dtype, torch.get_num_threads(), tokens) if target == "auto" and device.type == "cpu" else None
     if tuned is not None:
-        return tuned.best.candidate, tuned.reason
+        return tuned.best.candidate, tuned.reason, 0
+    return by_rule(spec, device, dtype, tokens, target)
+
+
+def by_rule(
+    spec: MLBTC, device: torch.device, dtype: torch.dtype, tokens: int | None, target: str
+) -> tuple[Candidate, str, int]:
+    """Return a candidate without measuring, why it, and up to how many tokens its torch program stands in for a kernel.
+
+    Args:
+        spec: without open symbols.
+        device: of the parameters.
+        dtype: of the parameters.
+        tokens: per call; None for any number.
+        target: "auto", or the one that was asked for.
+
+    Raises:
+        BackendError: the target is not available.
+    """
     chosen, reason = choose_target(target, device, dtype, spec)
+    few = few_tokens(spec) if (chosen, target, dtype) == ("cpp", "auto", torch.float32) else 0
+    if few and tokens is not None and tokens <= few:
+        chosen, reason = "torch", f"a kernel takes as long for {tokens} as for {KERNEL_TOKENS} tokens"
     if chosen != "torch":
-        return Candidate(chosen, tokens), reason
+        return Candidate(chosen, tokens), reason, 0 if tokens else few
     found, why = cheapest(spec, tokens, device.type == "cpu")
-    return found, f"{reason}; {why}" if why else reason
+    return found, f"{reason}; {why}" if why else reason, 0
 
 
 def compile_matrix(
@@ -114,7 +138,8 @@ def compile_matrix(
         tokens: as for `generate_matrix`; for the torch program, whose layout and chunks the cost model decides for this
             number of tokens, or for 1024 without one.
         target: "torch", "cpp", "triton", or "auto": cpp where the parameters are on the CPU and a C++ compiler is
-            found, triton where they are on a GPU and every level has a kernel, else torch.
+            found, triton where they are on a GPU and every level has a kernel, else torch. For a few tokens per call,
+            by `tokens` or as they come, "auto" takes the torch program where the cost model says it is faster.
         init: the rule for initial values, one of `mlbtc.codegen.initial.INITS`.
 
     Raises:
@@ -136,7 +161,7 @@ def recipe_class(recipe: Recipe) -> type[Any]:
     """Return the class of compiled modules for a recipe, the same one each time."""
     candidate = recipe.candidate
     source = matrix_source(recipe.spec, candidate, recipe.init)
-    key = (source, candidate, recipe.optional)
+    key = (source, candidate, recipe.optional, recipe.few)
     if key not in _CLASSES:
         attributes: dict[str, Any] = {"recipe": recipe, "source": source}
         attributes |= {name: getattr(recipe, name) for name in ("spec", "candidate", "init")}
@@ -146,7 +171,7 @@ def recipe_class(recipe: Recipe) -> type[Any]:
         if candidate.target == "cpp":
             kernel = build_kernel(recipe.spec, candidate.groups)
             digest = hashlib.sha256(repr((kernel.matrix, kernel.groups)).encode()).hexdigest()[:24]
-            attributes |= {"kernel": register(digest, kernel), "key": digest}
+            attributes |= {"kernel": register(digest, kernel), "key": digest, "few": recipe.few}
             base = NativeMatrix
         elif candidate.target == "triton":
             text = generate_kernels(recipe.spec)
@@ -165,4 +190,4 @@ def _restore(recipe: Recipe) -> Any:
     return made.__new__(made)
 
 
-_CLASSES: dict[tuple[str, Candidate, bool], type[Any]] = {}
+_CLASSES: dict[tuple[str, Candidate, bool, int], type[Any]] = {}

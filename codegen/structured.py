@@ -118,10 +118,12 @@ class NativeMatrix(KernelMatrix):
     Attributes:
         kernel: the kernel.
         key: its name in traced graphs.
+        few: up to how many float32 tokens the torch program is taken for faster.
     """
 
     kernel: Kernel
     key: str
+    few: int = 0
 
     @property
     def cpp_source(self) -> str:
@@ -135,9 +137,10 @@ class NativeMatrix(KernelMatrix):
         reason = self._broken or self._refusal(weight, weight)
         if reason:
             return f"target torch, not cpp: {reason}"
+        few = f"Up to {self.few} token(s), other devices" if self.few else "Other devices"
         return (
             f"target {self.candidate}: {self.reason}; {str(weight.dtype).removeprefix('torch.')} on "
-            f"{torch.get_num_threads()} thread(s), {self.kernel.macs:,} MACs per token. Other devices and dtypes, and "
+            f"{torch.get_num_threads()} thread(s), {self.kernel.macs:,} MACs per token. {few} and dtypes, and "
             "the transforms of torch.func, run the torch program (module.source)"
         )
 
@@ -145,6 +148,17 @@ class NativeMatrix(KernelMatrix):
         if not (weight.is_cpu and x.is_cpu):
             return f"kernels run on the CPU, the module is on {weight.device}"
         return refusal(x, weight, tuple(REAL), AUTOCAST)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply the last axis of x by the matrix: (..., in) to (..., out)."""
+        # A traced graph holds the kernel for any number of tokens.
+        if self.few and not torch.compiler.is_compiling() and self._is_few(x):
+            return self._torch_forward(x)
+        return super().forward(x)
+
+    def _is_few(self, x: Tensor) -> bool:
+        few = 0 < x.numel() <= self.few * self.in_features and x.dtype == torch.float32
+        return few and not torch.is_autocast_enabled(x.device.type)
 
     def _multiply(self, rows: Tensor, factors: list[Tensor], bias: Tensor | None) -> Tensor:
         return structured_linear(rows, factors, bias, self.key)

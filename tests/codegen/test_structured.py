@@ -12,6 +12,7 @@ import mlbtc
 from mlbtc import families
 from mlbtc.codegen import kernel as kernels
 from mlbtc.codegen import native
+from mlbtc.codegen.layouts import few_tokens
 from mlbtc.codegen.matrix import matrix_source
 from mlbtc.errors import BackendError
 
@@ -159,3 +160,45 @@ def test_plain_products_stay_with_torch(spec, target):
     module = mlbtc.compile(spec)
     assert module.target == target, module.explain()
     assert mlbtc.compile(spec, target="cpp").target == "cpp"
+
+
+@needs_compiler
+class TestFewTokens:
+    """A kernel takes as long for one token as for a tile of them; "auto" takes the torch program where that is less."""
+
+    SPEC = families.tensor_train((32, 32), (32, 32), (8,)).bind_defaults()
+
+    def test_a_kernel_is_called_from_some_number_of_tokens_on(self, calls: list[int]) -> None:
+        module, few = mlbtc.compile(self.SPEC), few_tokens(self.SPEC)
+        assert module.target == "cpp"
+        assert few >= 1
+        assert f"Up to {few} token(s), other devices and dtypes" in module.explain()
+        plain = mlbtc.compile(self.SPEC, target="torch", dtype=torch.float64)
+        plain.load_state_dict({name: weight.double() for name, weight in module.state_dict().items()})
+        for tokens in (1, few, few + 1, 40):
+            calls.clear()
+            x = torch.randn(tokens, 1024, requires_grad=True)
+            wide = x.detach().double().requires_grad_()
+            y, expected = module(x[None]), plain(wide[None])
+            assert len(calls) == (tokens > few)
+            close(y, expected)
+            found, wanted = (
+                torch.autograd.grad(z.square().sum(), [into, *made.parameters()])
+                for z, into, made in ((y, x, module), (expected, wide, plain))
+            )
+            for gradient, other in zip(found, wanted, strict=True):
+                close(gradient, other)
+
+    def test_a_number_of_tokens_that_is_known_decides_the_target(self) -> None:
+        module = mlbtc.compile(self.SPEC, tokens=1)
+        assert module.target == "torch"
+        assert "a kernel takes as long for 1 as for 16 tokens" in module.explain()
+        assert mlbtc.compile(self.SPEC, tokens=256).target == "cpp"
+        assert mlbtc.compile(self.SPEC, tokens=1, target="cpp").target == "cpp"
+        assert mlbtc.compile(families.butterfly(1024), tokens=1).target == "cpp"
+
+    def test_who_asks_for_kernels_gets_them_for_one_token(self, calls: list[int]) -> None:
+        module = mlbtc.compile(self.SPEC, target="cpp")
+        module(torch.randn(1, 1024))
+        assert len(calls) == 1
+        assert "Up to" not in module.explain()
