@@ -1,11 +1,15 @@
 """Several processes that train together, as torchrun would start them, without importing torch anew in each."""
 
+import faulthandler
 import importlib
 import multiprocessing
 import os
 import socket
 
 from mlbtc.training.tasks import forecasting, in_context_regression
+
+PATIENCE = 120
+"""Seconds that a team has."""
 
 
 def forking():
@@ -17,7 +21,10 @@ def forking():
 
 def run_rank(task, config, resume, environment):
     os.environ.update(environment)
+    # A team that hangs says where.
+    faulthandler.dump_traceback_later(PATIENCE - 10, exit=True)
     importlib.import_module(task).run(config, resume=resume)
+    faulthandler.cancel_dump_traceback_later()
 
 
 def start_team(task, config, *, size=2, resume=False):
@@ -38,5 +45,6 @@ def run_team(task, config, **options):
     """Run a team to its end."""
     team = start_team(task, config, **options)
     for process in team:
-        process.join(120)
-    assert [process.exitcode for process in team] == [0] * len(team)
+        process.join(PATIENCE)
+    codes = [process.exitcode for process in team]
+    assert codes == [0] * len(team), f"exit codes {codes}"
