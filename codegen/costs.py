@@ -80,8 +80,8 @@ def seconds(work: Work, per: Work = SECONDS) -> float:
 
 KERNEL_CALL, KERNEL_MAC, KERNEL_TOKENS = 2.5e-5, 3.7e-11, 16
 """Of the C++ kernels: seconds per call and per multiply-add, and how many tokens share a register tile, which takes as
-long for one of them. In the seconds of `SECONDS`, so that both compare: seven matrices of widths 512 to 4096 and 1 to
-16 tokens were timed beside their torch programs, which then took about 0.6 of what `seconds` says."""
+long for one of them. In the seconds of `SECONDS`, so that both compare: set by hand from seven matrices of widths 512
+to 4096 and 1 to 16 tokens, timed beside their torch programs, which took about 0.6 of what `seconds` says."""
 
 
 def kernel_seconds(macs: int, tokens: int) -> float:

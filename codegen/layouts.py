@@ -97,10 +97,10 @@ def few_tokens(spec: MLBTC) -> int:
     Args:
         spec: without open symbols.
     """
-    plain, macs = Candidate("torch"), build_kernel(spec).macs
+    program, macs = matrix_program(spec, Candidate("torch")).program, build_kernel(spec).macs
     counts = [1 << power for power in range(KERNEL_TOKENS.bit_length())]
     # All that is large for few tokens are factors, which nobody allocates anew.
-    works = [candidate_work(spec, plain, count) for count in counts]
+    works = [program_work(program, count) for count in counts]
     works = [replace(work, far=work.far + work.fresh, fresh=0) for work in works]
     faster = [n for n, work in zip(counts, works, strict=True) if seconds(work) < kernel_seconds(macs, n)]
     return max(faster, default=0)

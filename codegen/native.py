@@ -239,6 +239,11 @@ def cpu_model() -> str:
     return dict(_cpu_fields()).get("model name") or platform.processor() or platform.machine()
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def vector_bytes() -> int:
     """Return the width of the widest vector registers: 64 with AVX-512, 32 with AVX2, else 16."""
     flags = dict(_cpu_fields()).get("flags", "").split()

@@ -105,10 +105,9 @@ def _version(package: str) -> str | None:
 
 
 def _machine() -> Iterator[Fact]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = os.environ.get("OMP_NUM_THREADS")
     source = f"OMP_NUM_THREADS={threads}" if threads else "torch's choice"
-    yield Fact("machine", "processor", f"{native.cpu_model()}, {usable} cores for this process")
+    yield Fact("machine", "processor", f"{native.cpu_model()}, {native.usable_cores()} cores for this process")
     yield Fact("machine", "threads", f"{torch.get_num_threads()} ({source})")
     yield Fact("machine", "vectors", f"{8 * native.vector_bytes()} bits")
     found = _accelerator()

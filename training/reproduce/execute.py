@@ -92,7 +92,7 @@ def reproduce(experiment: Experiment, out: Path, *, command: str, console: Conso
         Interrupted: Ctrl-C or SIGTERM; what is there is reported, and the same call goes on.
         TrainingError: a run in the folder was made with other options, or an option is wrong.
     """
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say = plain_lines(console)
     schedule = make_schedule(experiment, out, say)
     say(str(schedule))
     try:
@@ -128,7 +128,7 @@ def run_waiting(experiment: Experiment, schedule: Schedule, console: Console) ->
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the run under way has written a checkpoint.
     """
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say = plain_lines(console)
     spent = planned = 0.0
     first = len(schedule.cells) - len(schedule.waiting) + 1
     elsewhere = 0
@@ -149,6 +149,11 @@ def run_waiting(experiment: Experiment, schedule: Schedule, console: Console) ->
             planned += schedule.seconds[number]
     if elsewhere:
         say(f"runs left to other processes, which had begun them: {elsewhere}; the last process reports them all")
+
+
+def plain_lines(console: Console) -> Callable[[str], None]:
+    """Return what prints a line as it is, however long."""
+    return partial(console.print, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

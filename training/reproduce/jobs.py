@@ -11,18 +11,18 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from mlbtc.codegen.native import usable_cores
 from mlbtc.training.errors import Interrupted, TrainingError
 from mlbtc.training.metrics import read_metrics
 from mlbtc.training.reproduce.catalogue import Plan, plan
 from mlbtc.training.reproduce.estimate import spoken
-from mlbtc.training.reproduce.execute import Schedule, make_schedule, report, run_waiting
+from mlbtc.training.reproduce.execute import Schedule, make_schedule, plain_lines, report, run_waiting
 from mlbtc.training.runs import RunFolder
 from mlbtc.training.stop import StopRequest
 
@@ -31,11 +31,6 @@ GLANCE = 0.5
 
 STOPPED = 130
 """How a job ends that was asked to stop."""
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_jobs(options: Plan) -> int:
@@ -64,7 +59,7 @@ def reproduce_in_jobs(name: str, options: Plan, out: Path, *, jobs: int, command
         Interrupted: Ctrl-C or SIGTERM; what is there is reported, and the same call goes on.
         TrainingError: a job failed, or a run in the folder was made with other options.
     """
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say = plain_lines(console)
     experiment, threads = plan(name, options), max(1, usable_cores() // jobs)
     with _threads(threads):
         schedule = make_schedule(experiment, out, say, jobs)
