@@ -21,6 +21,7 @@ from mlbtc.plan.split import Split, find_splits
 from mlbtc.plan.stem import Path, products_path, products_text
 from mlbtc.plan.step import HEADS, TOKENS, Operand, index_key, replay
 from mlbtc.spec.attention import AttentionSpec
+from mlbtc.spec.origin import placed
 from mlbtc.spec.sizes import Size
 
 
@@ -144,7 +145,8 @@ def plan_attention(spec: AttentionSpec) -> LayerPlan:
         parts.append(plan_score(contraction, spec.context, block, terms))
         first = terms.stop
     if spec.qk_norm and not spec.joint_norm:
-        _check_norms([segment for part in parts for segment in part.segments])
+        with placed(spec.origin, "attention", "qk_norm"):
+            _check_norms([segment for part in parts for segment in part.segments])
     return LayerPlan(tuple(parts), spec.context)
 
 

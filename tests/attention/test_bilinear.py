@@ -160,6 +160,10 @@ def test_a_norm_of_one_feature_is_refused() -> None:
     with pytest.raises(SpecError, match=r"one feature.*always 0.*joint_norm") as error:
         mlbtc.compile(spec)
     assert error.value.key == "qk_norm"
+    text = spec.to_yaml()
+    line = 1 + next(n for n, words in enumerate(text.splitlines()) if "qk_norm" in words)
+    with pytest.raises(SpecError, match=rf"^layer.yaml:{line}: attention.qk_norm: level 0 of the scores"):
+        mlbtc.analyze(mlbtc.loads(text, "layer.yaml"))
 
 
 # Costs
