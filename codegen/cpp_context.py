@@ -93,10 +93,11 @@ class LevelContext:
 
 @dataclass(frozen=True, slots=True)
 class PassContext:
-    """What the template of an entry point shows: its chunks' groups of tokens, buffers and calls."""
+    """What the template of an entry point shows: its chunks' groups of tokens, who works on one, buffers and calls."""
 
     direction: Direction
     groups: int
+    together: bool
     buffers: tuple[tuple[str, int], ...]
     total_rows: int
     body: tuple[LevelContext, ...]

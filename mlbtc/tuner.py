@@ -22,7 +22,7 @@ from mlbtc.codegen.tuning import Candidate, Measurement, Tuning, remember
 from mlbtc.errors import PlanError, SpecError
 from mlbtc.spec.language import MLBTC
 
-GROUPS = (1, 2, 4, 8)
+GROUPS = (1, 2, 4, 8, 16)
 """Sizes of a chunk of the C++ kernel that are tried, in groups of tokens."""
 
 _ROUNDS, _BEHIND = 3, 1.5

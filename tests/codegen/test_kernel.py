@@ -157,6 +157,12 @@ def parallel(monkeypatch):
     monkeypatch.setattr("mlbtc.codegen.kernel._SHARED_STEPS", 0)
 
 
+@pytest.fixture
+def streamed(monkeypatch):
+    """Take all factors for too large for the caches."""
+    monkeypatch.setattr("mlbtc.codegen.emit_cpp._FACTOR_BYTES", 0)
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_float32(name, threads, parallel):
     kernel = build_kernel(SPECS[name])
@@ -216,6 +222,29 @@ def networks(draw: st.DrawFn) -> MLBTC:
 @given(networks(), st.integers(1, 50))
 def test_any_network(spec, tokens):
     compare(build_kernel(spec), spec, tokens, torch.float32)
+
+
+@pytest.mark.parametrize("name", ["mlr", "btt", "parts that overlap and gaps", "tied factors"])
+def test_factors_too_large_for_the_caches(name, threads, parallel, streamed):
+    kernel = build_kernel(SPECS[name])
+    for tokens in (1, 9, 40, 600):
+        compare(kernel, SPECS[name], tokens, torch.float32)
+
+
+def test_their_gradients_do_not_depend_on_the_number_of_threads(parallel, streamed):
+    spec = families.monarch((64, 64), 8)
+    kernel, factors = build_kernel(spec), [f.detach().float() for f in factors_of(spec)]
+    x, grad = torch.randn(500, 64), torch.randn(500, 64)
+    before, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(kernel.backward(grad, x, factors, [True] * 4))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 def test_nothing_that_is_not_wanted():

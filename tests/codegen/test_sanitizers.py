@@ -52,19 +52,22 @@ int main() {
 @pytest.mark.slow
 @pytest.mark.skipif(native.compiler() is None, reason="no C++ compiler here")
 @pytest.mark.parametrize(
-    "name",
+    ("name", "streamed"),
     [
-        "one number",
-        "btt",
-        "mlr",
-        "butterfly",
-        "scales and permutations",
-        "an index of one factor",
-        "parts that overlap and gaps",
-        "tied factors",
+        ("one number", False),
+        ("btt", False),
+        ("mlr", False),
+        ("mlr", True),
+        ("butterfly", False),
+        ("scales and permutations", False),
+        ("an index of one factor", False),
+        ("parts that overlap and gaps", False),
+        ("tied factors", False),
     ],
 )
-def test_clean(name, tmp_path):
+def test_clean(name, streamed, tmp_path, monkeypatch):
+    if streamed:
+        monkeypatch.setattr("mlbtc.codegen.emit_cpp._FACTOR_BYTES", 0)
     kernel = build_kernel(SPECS[name])
     (tmp_path / "kernel.cpp").write_text(
         kernel.source() + MAIN.replace("SIZES", ", ".join(f"{size}L" for size in kernel.matrix.factor_sizes))
