@@ -20,7 +20,7 @@ from mlbtc.codegen.modules import module_class
 from mlbtc.codegen.tuning import Candidate
 from mlbtc.spec import MLBTC, families
 
-WIDTHS, TOKENS = (256, 1024), (1, 16, 64, 256, 1024, 4096)
+WIDTHS, TOKENS = (256, 1024, 4096), (1, 16, 64, 256, 1024, 4096)
 
 _LEAST_SECONDS, _ROUNDS, _MOST_SECONDS = 2e-3, 5, 0.5
 

@@ -7,6 +7,7 @@ The model only has to rank programs for the same matrix: its coefficients are th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from mlbtc.codegen.program import (
@@ -23,8 +24,8 @@ from mlbtc.codegen.program import (
 
 NUMBER_BYTES = 4
 NEAR_BYTES, FAR_BYTES = 1 << 20, 1 << 22
-"""Tensors up to the first size are read from the cache of a core by the next step, up to the second from that of all
-cores; for larger ones the allocator asks the system for memory in every call, whose pages are then touched first."""
+"""Tensors up to the first size are read from the cache of a core by the next step, larger ones from farther away; for
+results above the second the allocator asks the system for memory in every call, whose pages are then touched first."""
 
 _THIN = 8
 
@@ -38,9 +39,9 @@ class Work:
         items: matrices that batched products multiply one by one.
         macs: multiply-adds of products with at least two of their three sizes from `_THIN` on.
         thin: multiply-adds of other products, which no vector register is filled by.
-        near: bytes read and written by steps whose largest tensor is one of up to `NEAR_BYTES`.
-        far: the same up to `FAR_BYTES`.
-        fresh: the same above.
+        near: bytes of tensors of up to `NEAR_BYTES` that are read or written.
+        far: the same of larger ones, but for results above `FAR_BYTES`.
+        fresh: bytes of those results.
     """
 
     calls: float = 0
@@ -63,13 +64,12 @@ class Work:
         return tuple(getattr(self, field.name) for field in fields(self))
 
 
-SECONDS = Work(calls=4.3e-6, items=1.3e-7, macs=2.7e-11, thin=1.6e-9, near=7.7e-11, far=5.9e-11, fresh=2.9e-10)
+SECONDS = Work(calls=1.9e-6, items=5e-8, macs=2.5e-11, thin=1.3e-9, near=5.2e-11, far=4.2e-11, fresh=5.1e-10)
 """Seconds per count, of one thread of an AMD EPYC 7003 with AVX2, fitted by `python -m mlbtc.benchmarks.costs`.
 
-That command times every torch program of eight matrices of widths 256 and 1024 for 1 to 4096 tokens, and fits anew.
-Half of its 287 estimates were within a factor of 1.22 of what was measured, and what is taken by estimate was within
-1.15 of the fastest program in 85 of 96 cases, the worst 3.4 times behind. Others used the machine meanwhile, which
-processor time does not hide altogether: that bytes from farther away come out cheaper is noise.
+That command times every torch program of eight matrices of widths 256, 1024 and 4096 for 1 to 4096 tokens, and fits
+anew. Half of its 455 estimates were within a factor of 1.19 of what was measured, and what is taken by estimate was
+within 1.15 of the fastest program in 95 of 100 cases, on average 1.02 behind and at worst 2.0, for one token of 256.
 """
 
 
@@ -78,10 +78,11 @@ def seconds(work: Work, per: Work = SECONDS) -> float:
     return sum(count * each for count, each in zip(work.counts, per.counts, strict=True))
 
 
-KERNEL_CALL, KERNEL_MAC, KERNEL_TOKENS = 2.5e-5, 3.7e-11, 16
+KERNEL_CALL, KERNEL_MAC, KERNEL_TOKENS = 1.2e-5, 3.8e-11, 16
 """Of the C++ kernels: seconds per call and per multiply-add, and how many tokens share a register tile, which takes as
-long for one of them. In the seconds of `SECONDS`, so that both compare: set by hand from seven matrices of widths 512
-to 4096 and 1 to 16 tokens, timed beside their torch programs, which took about 0.6 of what `seconds` says."""
+long for one of them. In the seconds of `SECONDS`, so that both compare: chosen so that what is faster by estimate was
+least behind the other for seven matrices of widths 512 to 4096, 1, 4 and 16 tokens, one thread and two, forward alone
+and with gradients; 1.02 times on average."""
 
 
 def kernel_seconds(macs: int, tokens: int) -> float:
@@ -106,14 +107,19 @@ def program_work(program: Program, tokens: int, chunk: int | None = None) -> Wor
     strided: set[str] = set()
     constant = _work(once, shapes, strided, chunk)
     each = _work(_instructions(rest), shapes, strided, chunk)
-    joined = _moved(tokens * program.shape[0], tokens * program.shape[0])
+    joined = _moved([chunk * program.shape[0]] * -(-tokens // chunk), tokens * program.shape[0])
     return constant + each * (tokens / chunk) + joined
+
+
+def gathering_work(program: Program) -> Work:
+    """Return the work of adding the gradients of one chunk of tokens to those of the factors."""
+    sizes = [math.prod(parameter.shape) for parameter in program.parameters]
+    return sum((_moved((size, size), size) for size in sizes), Work())
 
 
 def product_work(rows: int, inner: int, columns: int) -> Work:
     """Return the work of one product of matrices, (rows, inner) by (inner, columns)."""
-    sizes = (rows * inner, inner * columns, rows * columns)
-    return Work(macs=rows * inner * columns) + _moved(sum(sizes), max(sizes))
+    return Work(macs=rows * inner * columns) + _moved((rows * inner, inner * columns), rows * columns)
 
 
 def largest_temporary(program: Program) -> int:
@@ -156,10 +162,10 @@ def _one(instruction: Instruction, shapes: dict[str, tuple[int, ...]], strided: 
         parts = (instruction.split, instruction.permutation, instruction.merge)
         calls = Work(calls=sum(part is not None for part in parts))
         moved = instruction.permutation is not None or instruction.source in strided
-        return calls + _moved(2 * written, written) if moved and instruction.merge is not None else calls
+        return calls + _moved(read, written) if moved and instruction.merge is not None else calls
     if isinstance(instruction, Expand | Slice):
         return Work(calls=1)
-    traffic = _moved(sum(read) + written, max(*read, written))
+    traffic = _moved(read, written)
     if isinstance(instruction, Matmul):
         *batch, rows, inner = shapes[instruction.left]
         macs = written * inner
@@ -168,12 +174,16 @@ def _one(instruction: Instruction, shapes: dict[str, tuple[int, ...]], strided: 
     return traffic
 
 
-def _moved(numbers: int, largest: int) -> Work:
-    """Return the work of a call that reads and writes so many numbers, none of its tensors larger than `largest`."""
-    size, total = NUMBER_BYTES * largest, float(NUMBER_BYTES * numbers)
+def _moved(read: Sequence[int], written: int) -> Work:
+    """Return the work of a call that reads tensors of so many numbers and makes one."""
+    total = Work(calls=1)
+    for numbers in read:
+        size = float(NUMBER_BYTES * numbers)
+        total += Work(near=size) if size <= NEAR_BYTES else Work(far=size)
+    size = float(NUMBER_BYTES * written)
     if size <= NEAR_BYTES:
-        return Work(calls=1, near=total)
-    return Work(calls=1, far=total) if size <= FAR_BYTES else Work(calls=1, fresh=total)
+        return total + Work(near=size)
+    return total + (Work(far=size) if size <= FAR_BYTES else Work(fresh=size))
 
 
 def _shape(shape: Shape, tokens: int) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -11,6 +12,7 @@ from mlbtc.codegen.costs import (
     NEAR_BYTES,
     NUMBER_BYTES,
     Work,
+    gathering_work,
     kernel_seconds,
     largest_temporary,
     product_work,
@@ -88,6 +90,15 @@ def candidate_work(spec: MLBTC, candidate: Candidate, tokens: int) -> Work:
     return program_work(program, columns, candidate.chunk) + product_work(tokens, columns, rows)
 
 
+def _estimate(spec: MLBTC, candidate: Candidate, tokens: int) -> float:
+    """Return the seconds of a candidate, forward, and of what it does with the factors' gradients in training alone."""
+    work = candidate_work(spec, candidate, tokens)
+    if candidate.chunk is not None and not candidate.dense:
+        chunks = math.ceil(tokens / candidate.chunk)
+        work += gathering_work(matrix_program(spec, candidate).program) * chunks
+    return seconds(work)
+
+
 @lru_cache(maxsize=1024)
 def few_tokens(spec: MLBTC) -> int:
     """Return up to how many tokens the plain torch program should be faster than the C++ kernel, 0 for none.
@@ -99,9 +110,7 @@ def few_tokens(spec: MLBTC) -> int:
     """
     program, macs = matrix_program(spec, Candidate("torch")).program, build_kernel(spec).macs
     counts = [1 << power for power in range(KERNEL_TOKENS.bit_length())]
-    # All that is large for few tokens are factors, which nobody allocates anew.
     works = [program_work(program, count) for count in counts]
-    works = [replace(work, far=work.far + work.fresh, fresh=0) for work in works]
     faster = [n for n, work in zip(counts, works, strict=True) if seconds(work) < kernel_seconds(macs, n)]
     return max(faster, default=0)
 
@@ -120,8 +129,8 @@ def cheapest(spec: MLBTC, tokens: int | None, on_cpu: bool = True) -> tuple[Cand
     if not on_cpu:
         beside = count >= SIDE_BY_SIDE_TOKENS and is_nested(spec)
         return (Candidate("torch", layout="nested"), "few large products instead of many") if beside else (plain, "")
-    usual = seconds(candidate_work(spec, plain, count))
-    found = [(seconds(candidate_work(spec, c, count)), c) for c in torch_candidates(spec, count)]
+    usual = _estimate(spec, plain, count)
+    found = [(_estimate(spec, c, count), c) for c in torch_candidates(spec, count)]
     least, best = min(found, key=lambda pair: pair[0])
     if least > GAIN * usual:
         return plain, ""
