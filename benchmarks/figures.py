@@ -58,16 +58,15 @@ def threads_of(record: Mapping[str, Any], result: Mapping[str, Any]) -> int:
 
 
 def curves(record: Mapping[str, Any]) -> dict[str, Curves]:
-    """Return for each panel, a mode at a width and a number of threads, the curves of our fastest target."""
+    """Return for each panel, a mode at a width and a number of threads, the curves of what "auto" compiles."""
     panels: dict[str, Curves] = {}
     for result in record["results"]:
         sizes = result["sizes"]
         rest = ", ".join(f"{name} {size}" for name, size in sizes.items() if name != "tokens")
-        ours = [timing for timing in result["timings"] if timing["name"].startswith("mlbtc")]
+        ours = [timing["ratio"] for timing in result["timings"] if timing["name"] == "mlbtc auto"]
         if ours and "tokens" in sizes:
-            faster = 1 / min(timing["ratio"] for timing in ours)
             panel = panels.setdefault(f"{result['mode']}, {rest}", {})
-            panel.setdefault(result["case"], []).append((sizes["tokens"], faster))
+            panel.setdefault(result["case"], []).append((sizes["tokens"], 1 / ours[0]))
     return {title: {case: sorted(points) for case, points in panel.items()} for title, panel in panels.items()}
 
 
@@ -112,9 +111,9 @@ def _draw_time_and_memory(record: Mapping[str, Any], figure: Any) -> None:
 
 
 def _draw_speed(record: Mapping[str, Any], figure: Any) -> None:
-    """Draw how many times faster than the rival the fastest target is, a panel per mode, width and threads."""
+    """Draw how many times faster than the rival what "auto" compiles is, a panel per mode, width and threads."""
     panels = curves(record)
-    columns = min(2, len(panels))
+    columns = min(2 if len(panels) <= 8 else 4, len(panels))
     rows = -(-len(panels) // columns)
     figure.set_size_inches(6 * columns, 3.6 * rows)
     axes: list[Any] = figure.subplots(rows, columns, squeeze=False).ravel().tolist()

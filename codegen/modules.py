@@ -15,7 +15,7 @@ from mlbtc.codegen.loading import load_class, load_source
 from mlbtc.codegen.matrix import build_kernel, check_tokens, generate_kernels, matrix_source
 from mlbtc.codegen.operator import register
 from mlbtc.codegen.structured import KernelMatrix, MultipliedOut, NativeMatrix, StructuredMatrix, native_class
-from mlbtc.codegen.targets import TARGETS, check_target, choose_target
+from mlbtc.codegen.targets import TARGETS, check_target, choose_target, is_low_rank
 from mlbtc.codegen.triton.matrix import plan_kernels
 from mlbtc.codegen.triton.module import TritonMatrix, kernel_attributes
 from mlbtc.codegen.tuning import Candidate, recall
@@ -35,6 +35,7 @@ class Recipe:
         optional: whether the torch program stands in for a kernel that cannot be built.
         init: the rule for initial values.
         few: up to how many float32 tokens the torch program runs although there is a C++ kernel.
+        in_training: whether the C++ kernel also runs where gradients are asked for.
     """
 
     spec: MLBTC
@@ -42,6 +43,7 @@ class Recipe:
     optional: bool
     init: str = "dense"
     few: int = 0
+    in_training: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,42 +76,23 @@ def choose(
     check_init(init)
     bound = spec.bind_defaults()
     place, kind = torch.device(device or torch.get_default_device()), dtype or torch.get_default_dtype()
-    candidate, reason, few = _candidate(bound, place, kind, tokens, target)
-    return Choice(Recipe(bound, candidate, target == "auto", init, few), reason, place, kind)
-
-
-def _candidate(
-    spec: MLBTC, device: torch.device, dtype: torch.dtype, tokens: int | None, target: str
-) -> tuple[Candidate, str, int]:
-    tuned = recall(spec, dtype, torch.get_num_threads(), tokens) if target == "auto" and device.type == "cpu" else None
+    optional = target == "auto"
+    tuned = recall(bound, kind, torch.get_num_threads(), tokens) if optional and place.type == "cpu" else None
     if tuned is not None:
-        return tuned.best.candidate, tuned.reason, 0
-    return by_rule(spec, device, dtype, tokens, target)
-
-
-def by_rule(
-    spec: MLBTC, device: torch.device, dtype: torch.dtype, tokens: int | None, target: str
-) -> tuple[Candidate, str, int]:
-    """Return a candidate without measuring, why it, and up to how many tokens its torch program stands in for a kernel.
-
-    Args:
-        spec: without open symbols.
-        device: of the parameters.
-        dtype: of the parameters.
-        tokens: per call; None for any number.
-        target: "auto", or the one that was asked for.
-
-    Raises:
-        BackendError: the target is not available.
-    """
-    chosen, reason = choose_target(target, device, dtype, spec)
-    few = few_tokens(spec) if (chosen, target, dtype) == ("cpp", "auto", torch.float32) else 0
-    if few and tokens is not None and tokens <= few:
-        chosen, reason = "torch", f"a kernel takes as long for {tokens} as for {KERNEL_TOKENS} tokens"
+        return Choice(Recipe(bound, tuned.best.candidate, optional, init), tuned.reason, place, kind)
+    chosen, reason = choose_target(target, place, kind, bound)
+    few, in_training = 0, True
+    if optional and chosen == "cpp":
+        few = few_tokens(bound) if kind == torch.float32 else 0
+        if tokens is not None and tokens <= few:
+            chosen, reason = "torch", f"a kernel takes as long for {tokens} as for {KERNEL_TOKENS} tokens"
+        elif is_low_rank(bound):
+            in_training, reason = False, f"{reason}; with gradients the BLAS behind torch is faster"
     if chosen != "torch":
-        return Candidate(chosen, tokens), reason, 0 if tokens else few
-    found, why = cheapest(spec, tokens, device.type == "cpu")
-    return found, f"{reason}; {why}" if why else reason, 0
+        few = 0 if tokens else few
+        return Choice(Recipe(bound, Candidate(chosen, tokens), optional, init, few, in_training), reason, place, kind)
+    found, why = cheapest(bound, tokens, place.type == "cpu")
+    return Choice(Recipe(bound, found, optional, init), f"{reason}; {why}" if why else reason, place, kind)
 
 
 def compile_matrix(
@@ -139,7 +122,8 @@ def compile_matrix(
             number of tokens, or for 1024 without one.
         target: "torch", "cpp", "triton", or "auto": cpp where the parameters are on the CPU and a C++ compiler is
             found, triton where they are on a GPU and every level has a kernel, else torch. For a few tokens per call,
-            by `tokens` or as they come, "auto" takes the torch program where the cost model says it is faster.
+            by `tokens` or as they come, "auto" takes the torch program where the cost model says it is faster; so it
+            does for dense levels, and for low rank where gradients are asked for.
         init: the rule for initial values, one of `mlbtc.codegen.initial.INITS`.
 
     Raises:
@@ -161,7 +145,7 @@ def recipe_class(recipe: Recipe) -> type[Any]:
     """Return the class of compiled modules for a recipe, the same one each time."""
     candidate = recipe.candidate
     source = matrix_source(recipe.spec, candidate, recipe.init)
-    key = (source, candidate, recipe.optional, recipe.few)
+    key = (source, candidate, recipe.optional, recipe.few, recipe.in_training)
     if key not in _CLASSES:
         attributes: dict[str, Any] = {"recipe": recipe, "source": source}
         attributes |= {name: getattr(recipe, name) for name in ("spec", "candidate", "init")}
@@ -171,7 +155,8 @@ def recipe_class(recipe: Recipe) -> type[Any]:
         if candidate.target == "cpp":
             kernel = build_kernel(recipe.spec, candidate.groups)
             digest = hashlib.sha256(repr((kernel.matrix, kernel.groups)).encode()).hexdigest()[:24]
-            attributes |= {"kernel": register(digest, kernel), "key": digest, "few": recipe.few}
+            attributes |= {"kernel": register(digest, kernel), "key": digest}
+            attributes |= {"few": recipe.few, "in_training": recipe.in_training}
             base = NativeMatrix
         elif candidate.target == "triton":
             text = generate_kernels(recipe.spec)
@@ -190,4 +175,4 @@ def _restore(recipe: Recipe) -> Any:
     return made.__new__(made)
 
 
-_CLASSES: dict[tuple[str, Candidate, bool, int], type[Any]] = {}
+_CLASSES: dict[tuple[str, Candidate, bool, int, bool], type[Any]] = {}

@@ -119,11 +119,13 @@ class NativeMatrix(KernelMatrix):
         kernel: the kernel.
         key: its name in traced graphs.
         few: up to how many float32 tokens the torch program is taken for faster.
+        in_training: whether the kernel also runs where gradients are asked for and in traced graphs.
     """
 
     kernel: Kernel
     key: str
     few: int = 0
+    in_training: bool = True
 
     @property
     def cpp_source(self) -> str:
@@ -137,10 +139,12 @@ class NativeMatrix(KernelMatrix):
         reason = self._broken or self._refusal(weight, weight)
         if reason:
             return f"target torch, not cpp: {reason}"
-        few = f"Up to {self.few} token(s), other devices" if self.few else "Other devices"
+        others = [f"up to {self.few} token(s)"] if self.few else []
+        others += [] if self.in_training else ["calls with gradients", "traced graphs"]
+        named = ", ".join([*others, "other devices and dtypes"]).capitalize()
         return (
             f"target {self.candidate}: {self.reason}; {str(weight.dtype).removeprefix('torch.')} on "
-            f"{torch.get_num_threads()} thread(s), {self.kernel.macs:,} MACs per token. {few} and dtypes, and "
+            f"{torch.get_num_threads()} thread(s), {self.kernel.macs:,} MACs per token. {named}, and "
             "the transforms of torch.func, run the torch program (module.source)"
         )
 
@@ -151,14 +155,17 @@ class NativeMatrix(KernelMatrix):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply the last axis of x by the matrix: (..., in) to (..., out)."""
-        # A traced graph holds the kernel for any number of tokens.
-        if self.few and not torch.compiler.is_compiling() and self._is_few(x):
-            return self._torch_forward(x)
-        return super().forward(x)
+        return self._torch_forward(x) if self._is_faster_in_torch(x) else super().forward(x)
 
-    def _is_few(self, x: Tensor) -> bool:
-        few = 0 < x.numel() <= self.few * self.in_features and x.dtype == torch.float32
-        return few and not torch.is_autocast_enabled(x.device.type)
+    def _is_faster_in_torch(self, x: Tensor) -> bool:
+        # A traced graph is for any number of tokens.
+        if torch.compiler.is_compiling():
+            return not self.in_training
+        if self.few and 0 < x.numel() <= self.few * self.in_features and x.dtype == torch.float32:
+            return not torch.is_autocast_enabled(x.device.type)
+        if self.in_training or not torch.is_grad_enabled():
+            return False
+        return x.requires_grad or any(p is not None and p.requires_grad for p in self._parameters.values())
 
     def _multiply(self, rows: Tensor, factors: list[Tensor], bias: Tensor | None) -> Tensor:
         return structured_linear(rows, factors, bias, self.key)

@@ -53,7 +53,7 @@ def choose_target(target: str, device: torch.device, dtype: torch.dtype, spec: M
         return ("triton", f"{device} and kernels for every level") if reason is None else ("torch", reason)
     if dtype not in REAL:
         return "torch", f"there are no kernels for {dtype}"
-    if spec is not None and _plain(spec):
+    if spec is not None and (_is_dense(spec) or (is_low_rank(spec) and dtype != torch.float32)):
         return "torch", "plain matrix products, for which the BLAS behind torch is faster than our kernels"
     found = native.compiler()
     if found is None:
@@ -61,14 +61,24 @@ def choose_target(target: str, device: torch.device, dtype: torch.dtype, spec: M
     return "cpp", f"the CPU and a compiler ({found})"
 
 
-def _plain(spec: MLBTC) -> bool:
-    """Return whether a spec is dense or low rank without blocks and permutations, so that no step is batched."""
+def is_low_rank(spec: MLBTC) -> bool:
+    """Return whether every level is low rank without blocks and permutations, so that no product is batched."""
+    return all(_is_low_rank(level) for level in spec.levels)
+
+
+def _is_dense(spec: MLBTC) -> bool:
+    """Return whether every level is dense or low rank, and one is dense."""
     dense = Level.einsum("i j -> i j").expression
-    return all(
-        (level.expression == dense or (level.shorthand or {}).get("blocks") == 1)
-        and level.rows is level.columns is None
-        for level in spec.levels
-    )
+    others = [level for level in spec.levels if level.expression != dense or not _is_unpermuted(level)]
+    return len(others) < len(spec.levels) and all(_is_low_rank(level) for level in others)
+
+
+def _is_low_rank(level: Level) -> bool:
+    return (level.shorthand or {}).get("blocks") == 1 and _is_unpermuted(level)
+
+
+def _is_unpermuted(level: Level) -> bool:
+    return level.rows is None and level.columns is None
 
 
 def _without_triton(device: torch.device, dtype: torch.dtype, spec: MLBTC | None) -> str | None:

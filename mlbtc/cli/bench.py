@@ -93,9 +93,9 @@ def linear_command(
     of two layers; forward without gradients, then forward and backward with the gradients of the input and the factors.
     Rivals are nn.Linear, torch.einsum, opt_einsum and, where they are installed, torch-structured, linear-operator
     and tensorly-torch; with --full also torch.compile, at width 1024 and 1024 tokens. It is claimed that the module
-    of target auto is never slower than torch.einsum, and up to 64 tokens never slower than nn.Linear: what breaks a
-    claim is listed last. Options for sizes and cases may be repeated; without any the command takes about four
-    minutes.
+    of target auto is never slower than torch.einsum, and up to 64 tokens never slower than nn.Linear from width 1024
+    on: what breaks a claim is listed last. Options for sizes and cases may be repeated; without any the command takes
+    about four minutes.
 
         mlbtc bench linear --tokens 256 --tokens 4096 --case btt
         mlbtc bench linear --width 512 --threads 1 --threads 2 --out linear.json

@@ -14,6 +14,7 @@ from mlbtc.cli.train_options import (
     Attention,
     BaseWidth,
     Batch,
+    CheckpointEvery,
     DecaySteps,
     Device,
     Ema,
@@ -101,6 +102,7 @@ def icl_command(
     accumulate: Accumulate = None,
     ema: Ema = None,
     tensorboard: Tensorboard = None,
+    checkpoint_every: CheckpointEvery = None,
     parallel: Parallel = None,
     seed: Seed = None,
     out: Out = None,
@@ -169,6 +171,7 @@ def forecast_command(
     accumulate: Accumulate = None,
     ema: Ema = None,
     tensorboard: Tensorboard = None,
+    checkpoint_every: CheckpointEvery = None,
     parallel: Parallel = None,
     seed: Seed = None,
     out: Out = None,
@@ -229,6 +232,7 @@ def lm_command(
     accumulate: Accumulate = None,
     ema: Ema = None,
     tensorboard: Tensorboard = None,
+    checkpoint_every: CheckpointEvery = None,
     parallel: Parallel = None,
     seed: Seed = None,
     out: Annotated[
@@ -282,4 +286,5 @@ def _train(task: Any, options: dict[str, Any], resume: Path | None) -> None:
 def _refuse_beside_resume(options: dict[str, Any]) -> None:
     for name, value in options.items():
         if value is not None and name not in CHANGEABLE:
-            raise SpecError(f"--{name} {value} cannot change beside --resume: the run folder says what the run is")
+            option = f"--{name.replace('_', '-')} {value}"
+            raise SpecError(f"{option} cannot change beside --resume: the run folder says what the run is")

@@ -73,6 +73,10 @@ Ema = Annotated[
 Tensorboard = Annotated[
     bool | None, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard, into the run folder.")
 ]
+CheckpointEvery = Annotated[
+    int | None,
+    typer.Option(help="Steps between checkpoints, all that a killed run loses; 500 by default."),
+]
 Parallel = Annotated[
     Together | None,
     typer.Option(help="Under torchrun: ddp (default), a replica each, or fsdp, a part of every weight each."),

@@ -101,8 +101,8 @@ def test_threads_and_claims_and_the_figure(mlbtc, tmp_path):
     sizes = ("--width", 32, "--tokens", 3, "--tokens", 70, "--threads", 1, "--threads", 2, "--case", "monarch")
     code, shown, _ = mlbtc("linear", *sizes, *QUICK[:-2], "--out", out)
     assert code == 0, shown
-    # Two claims up to 64 tokens and one above, for both modes and both numbers of threads.
-    assert "claims of being no slower: 12 checked" in shown
+    # One claim at such a width, for both modes, numbers of tokens and numbers of threads.
+    assert "claims of being no slower: 8 checked" in shown
     found = json.loads(out.read_text())
     assert found["command"].startswith("mlbtc bench linear --width 32 --tokens 3")
     assert set(found["machine"]["peers"]) == {"torch-structured", "linear-operator", "tensorly-torch"}

@@ -147,14 +147,13 @@ class TestChoice:
 @pytest.mark.parametrize(
     ("spec", "target"),
     [
-        (families.low_rank((8, 6), 2), "torch"),
         (families.dense((8, 6)), "torch"),
         (families.low_rank((8, 6), 2) + families.dense((8, 6)), "torch"),
         (families.block_low_rank((8, 6), 2, 1), "cpp"),
         (families.low_rank((8, 8), 2) + families.diagonal(8), "cpp"),
         (families.permutation("stride(2)", 8), "cpp"),
     ],
-    ids=["low-rank", "dense", "sum", "blocks", "diagonal", "permutation"],
+    ids=["dense", "sum", "blocks", "diagonal", "permutation"],
 )
 def test_plain_products_stay_with_torch(spec, target):
     module = mlbtc.compile(spec)
@@ -202,3 +201,39 @@ class TestFewTokens:
         module(torch.randn(1, 1024))
         assert len(calls) == 1
         assert "Up to" not in module.explain()
+
+
+@needs_compiler
+class TestLowRank:
+    """Two plain products: a kernel is faster than the BLAS behind torch without gradients only."""
+
+    SPEC = families.low_rank((48, 32), 8)
+
+    def test_the_kernel_runs_without_gradients(self, calls: list[int]) -> None:
+        module = mlbtc.compile(self.SPEC)
+        assert module.target == "cpp"
+        assert "with gradients the BLAS behind torch is faster" in module.explain()
+        assert "calls with gradients, traced graphs, other devices and dtypes" in module.explain()
+        x = torch.randn(40, 32)
+        y = module(x)
+        assert calls == []
+        y.sum().backward()
+        with torch.no_grad():
+            close(module(x), y.detach().double())
+        assert len(calls) == 1
+        module.requires_grad_(False)
+        close(module(x), y.detach().double())
+        assert len(calls) == 2
+        module(x.requires_grad_())
+        assert len(calls) == 2
+
+    def test_a_traced_graph_holds_the_torch_program(self) -> None:
+        module = mlbtc.compile(self.SPEC).requires_grad_(False)
+        graph = torch.export.export(module, (torch.randn(40, 32),)).graph
+        assert not any("structured_linear" in str(node.target) for node in graph.nodes)
+
+    def test_other_dtypes_and_dense_levels_run_in_torch(self) -> None:
+        assert mlbtc.compile(self.SPEC, dtype=torch.float64).target == "torch"
+        assert mlbtc.compile(self.SPEC + families.dense((48, 32))).target == "torch"
+        assert mlbtc.compile(self.SPEC + families.low_rank((48, 32), 2)).target == "cpp"
+        assert mlbtc.compile(self.SPEC, target="cpp", dtype=torch.float64).target == "cpp"

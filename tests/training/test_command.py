@@ -47,6 +47,13 @@ def test_a_command_trains_and_says_where_everything_is(tmp_path, arguments):
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
 
 
+def test_checkpoints_are_as_often_as_asked(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr("mlbtc.training.trainer.save_checkpoint", lambda *args, **options: saved.append(args))
+    invoke("icl", "--dims", "2", *QUICK, "--checkpoint-every", "2", "--out", tmp_path / "run")
+    assert len(saved) == 2  # behind step 2, and behind the last one, 3
+
+
 def test_resume_goes_on(tmp_path):
     invoke("icl", "--dims", "2", *QUICK, "--out", tmp_path / "run")
     assert invoke("icl", "--resume", tmp_path / "run", "--steps", "5").exit_code == 0
@@ -58,6 +65,8 @@ def test_resume_goes_on(tmp_path):
     ("arguments", "message"),
     [
         (["icl", "--resume", "x", "--seed", "1"], "--seed 1 cannot change beside --resume"),
+        (["icl", "--resume", "x", "--checkpoint-every", "9"], "--checkpoint-every 9 cannot change beside --resume"),
+        (["icl", "--checkpoint-every", "0"], "--checkpoint-every"),
         (["icl", "--resume", "/nowhere"], "not a run folder"),
         (["icl", "--attention", SPECS / "icl_mlr.yaml", "--width", "64"], "--width 64 contradicts .*icl_mlr.yaml"),
         (["icl", "--attention", SPECS / "monarch.yaml"], "expected an attention spec"),
