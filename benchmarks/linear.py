@@ -219,7 +219,7 @@ def _mlp(products: Sequence[Product], factors: Sequence[Sequence[Tensor]], x: Te
 
 
 def _modules(spec: MLBTC, tokens: int, generator: torch.Generator) -> dict[str, nn.Module]:
-    """Return the module of each target that runs here and of "auto", with the same factors."""
+    """Return the module of each target that runs here and of "auto"; all hold the same tensors, as rivals do."""
     module = compile_spec(spec, tokens=tokens, target="torch")
     with torch.no_grad():
         for factor in module.parameters():
@@ -227,7 +227,7 @@ def _modules(spec: MLBTC, tokens: int, generator: torch.Generator) -> dict[str, 
     found = {"mlbtc torch": module}
     for target in (*(["cpp"] if compiler() else []), "auto"):
         found[f"mlbtc {target}"] = compile_spec(spec, tokens=tokens, target=target)
-        found[f"mlbtc {target}"].load_state_dict(module.state_dict())
+        found[f"mlbtc {target}"].load_state_dict(dict(module.named_parameters()), assign=True)
     return found
 
 
