@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,16 @@ def curves(record: Mapping[str, Any]) -> dict[str, Curves]:
     return {title: {case: sorted(points) for case, points in panel.items()} for title, panel in panels.items()}
 
 
+def common_names(panels: Sequence[Curves]) -> list[str]:
+    """Return the names of the cases of the first panel, without the words that differ in other panels: their sizes."""
+    found = []
+    for place, case in enumerate(panels[0]):
+        words = [list(panel)[place].split() for panel in panels if place < len(panel)]
+        same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
+        found.append(" ".join(column[0] for column in same) or case)
+    return found
+
+
 def draw(record: Mapping[str, Any], path: Path) -> None:
     """Draw a record.
 
@@ -124,4 +135,5 @@ def _draw_speed(record: Mapping[str, Any], figure: Any) -> None:
         axis.set(title=title, xlabel="tokens per call", ylabel="times faster", xscale="log", yscale="log")
     for axis in axes[len(panels) :]:
         axis.remove()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    handles, _ = axes[0].get_legend_handles_labels()
+    figure.legend(handles, common_names(list(panels.values())), loc="outside lower center", ncols=4, frameon=False)

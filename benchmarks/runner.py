@@ -335,7 +335,7 @@ def check(candidate: Candidate, where: str, dtype: torch.dtype) -> float:
 def measure(
     runs: Sequence[Callable[[], object]], settings: Settings, timer: Timer, rivals: Sequence[int] = ()
 ) -> list[list[float]]:
-    """Time all runs once per round, in order, until the seconds are used and there are enough rounds.
+    """Time all runs once per round, in alternating order, until the seconds are used and there are enough rounds.
 
     The first round is the first warm-up. What is `FAR` times slower than the rival in it has this round alone, unless
     all its rounds would fit into the seconds; so have all runs where it took longer than the patience.
@@ -362,6 +362,9 @@ def measure(
     used = sum(times[number][0] for number in left) if not settings.warmup else 0.0
     rounds = 0 if settings.warmup else 1
     while used < settings.seconds or (rounds < settings.repetitions and not (used > patience and rounds > 1)):
+        # Every second round goes backwards: what a run finds in the caches, and which memory is free, is then not
+        # always what the same other one left.
+        left.reverse()
         found = _round(runs, left, timer)
         for number, seconds in zip(left, found, strict=True):
             times[number].append(seconds)

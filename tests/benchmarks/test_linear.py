@@ -5,7 +5,7 @@ import torch
 
 import mlbtc
 from mlbtc.benchmarks import peers
-from mlbtc.benchmarks.figures import curves
+from mlbtc.benchmarks.figures import common_names, curves
 from mlbtc.benchmarks.linear import (
     COMPILED,
     PERIOD,
@@ -146,6 +146,11 @@ def test_curves_are_times_faster_of_what_auto_takes_over_tokens():
         ]
     }  # fmt: skip
     assert curves(record) == {"forward, width 8": {"a": [(1, 2.0), (64, 4.0)]}}
+
+
+def test_the_legend_has_what_the_names_of_all_panels_have_in_common():
+    panels = [{"low rank 64": [], "btt rank 1": [], "a": []}, {"low rank 128": [], "btt rank 1": []}]
+    assert common_names(panels) == ["low rank", "btt rank 1", "a"]
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,14 @@ def test_sides_of_products_have_few_dimensions(name: str) -> None:
             assert len(step.result.groups) <= 4
 
 
+@pytest.mark.parametrize(("rank", "left"), [(15, "level0_factor1"), (16, "x"), (40, "x")])
+def test_a_factor_is_read_along_its_rows_but_for_thin_results(rank: int, left: str) -> None:
+    program = program_of(families.block_low_rank((120, 120), 2, rank))
+    arranged = {i.result.name: i.source for i in instructions(program) if isinstance(i, Arrange)}
+    first = next(i for i in instructions(program) if isinstance(i, Matmul))
+    assert arranged[first.left].removeprefix("self.") == left
+
+
 def test_no_sum_is_over_one_entry() -> None:
     needless = []
     for name, case in CASES.items():
