@@ -103,7 +103,10 @@ def results() -> str:
     for suite, (title, ours) in SUITES.items():
         path = ROOT / "benchmarks" / "results" / f"{suite}.json"
         if path.is_file():
-            found.append(_result_table(json.loads(path.read_text()), title, ours))
+            record = json.loads(path.read_text())
+            found.append(_result_table(record, title, ours))
+            if suite == "linear":
+                found.append(_slower_cells(record, ours))
     return "\n\n".join(found)
 
 
@@ -134,6 +137,28 @@ def _result_table(record: dict[str, Any], title: str, ours: str) -> str:
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     how = f"{machine['cpu']}, {settings['threads']} threads, {settings['dtype']}, torch {machine['torch']}"
     return f"**{title}** ({how}):\n\n{table}"
+
+
+def _slower_cells(record: dict[str, Any], ours: str) -> str:
+    """Return for each claimed rival in how many cells of a record we are slower, and how much in which one most."""
+    sentences = []
+    for rival in ("nn.Linear", "torch.einsum"):
+        ratios = []
+        for result in record["results"]:
+            seconds = {timing["name"]: timing["seconds"] for timing in result["timings"]}
+            if ours in seconds and rival in seconds:
+                sizes = ", ".join(f"{name} {size}" for name, size in result["sizes"].items())
+                where = f"{result['case']}, {sizes}, {result['mode']}"
+                ratios.append((seconds[ours] / seconds[rival], where))
+        slower = [pair for pair in ratios if pair[0] > 1]
+        most = f" ({max(slower)[0]:.2f} times at {max(slower)[1]})" if slower else ""
+        sentences.append(f"slower than {rival} in {len(slower)} of {len(ratios)}{most}")
+    widths = sorted({result["sizes"]["width"] for result in record["results"]})
+    tokens = sorted({result["sizes"]["tokens"] for result in record["results"]})
+    return (
+        f"Over all cells of the record (widths {widths[0]} to {widths[-1]}, {tokens[0]} to {tokens[-1]} tokens) it is "
+        f"{sentences[0]}, and {sentences[1]}."
+    )
 
 
 def _dedent(text: str) -> str:
